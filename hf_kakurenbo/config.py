@@ -1,0 +1,172 @@
+"""The options of hiding, as fields of `TrainingArguments` and so as command-line flags."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from transformers import TrainingArguments
+
+from .hiding import HidingPolicy, StatisticsFunction, create_policy
+
+NO_HIDING = "none"
+"""The `hiding_policy` that makes the trainer a plain one."""
+
+
+@dataclass
+class HidingArguments:
+    """The options of hiding alone, to add to another subclass of `TrainingArguments`.
+
+    ```python
+    @dataclass
+    class KakurenboSeq2SeqConfig(HidingArguments, Seq2SeqTrainingArguments): ...
+    ```
+    """
+
+    hiding_policy: str = field(
+        default="kakurenbo",
+        metadata={"help": "Name of the policy that chooses the samples to hide; 'none' makes it a plain Trainer."},
+    )
+    max_hidden_fraction: float = field(
+        default=0.3, metadata={"help": "F: at most this share of the samples is hidden in an epoch, in [0, 1)."}
+    )
+    fraction_milestones: list[float] = field(
+        default_factory=lambda: [0.0, 0.3, 0.6, 0.8],
+        metadata={"help": "Shares of the training at which the next factor of F starts; from 0, rising."},
+    )
+    fraction_factors: list[float] = field(
+        default_factory=lambda: [1.0, 0.8, 0.6, 0.4],
+        metadata={"help": "The factors of F, each in [0, 1], one for each milestone."},
+    )
+    hiding_warmup_epochs: int = field(
+        default=1, metadata={"help": "Epochs at the start in which nothing is hidden, 0 or more."}
+    )
+    confidence_threshold: float = field(
+        default=0.7, metadata={"help": "Tau: a candidate predicted with less confidence moves back, in [0, 1]."}
+    )
+    move_back: bool = field(
+        default=True, metadata={"help": "Move wrong and unsure candidates back; off, the loss alone decides."}
+    )
+    lr_compensation: bool = field(
+        default=True, metadata={"help": "Multiply the learning rate by 1 / (1 - the share hidden in the epoch)."}
+    )
+    refresh_interval: int = field(
+        default=1, metadata={"help": "Look at the hidden samples, forward only, every so many epochs; 1 or more."}
+    )
+    sample_id_column: str = field(
+        default="sample_id", metadata={"help": "The entry of a batch, and the column of a stream, that names a sample."}
+    )
+    # `str` stands second on purpose: it is the type that HfArgumentParser takes for the flag.
+    statistics_fn: Callable[..., Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "A function (outputs, inputs) -> SampleStatistics for models that no built-in rule fits: the "
+            "function, or 'package.module:function'."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        validate_hiding(self)
+        parent = getattr(super(), "__post_init__", None)
+        if parent is not None:
+            parent()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `TrainingArguments.to_dict`, a `statistics_fn` by its name, so that trackers can write it down."""
+        options = cast(dict[str, Any], super().to_dict())  # type: ignore[misc]
+        if callable(options["statistics_fn"]):
+            options["statistics_fn"] = f"{options['statistics_fn'].__module__}:{options['statistics_fn'].__qualname__}"
+        return options
+
+
+@dataclass
+class KakurenboConfig(HidingArguments, TrainingArguments):
+    """`TrainingArguments` with the options of hiding. A plain `TrainingArguments` gets the defaults of all of them.
+
+    Args:
+        hiding_policy: name of the policy that chooses the samples to hide; `"none"` makes it a plain `Trainer`.
+        max_hidden_fraction: F, the largest share of the samples hidden in an epoch, in [0, 1).
+        fraction_milestones: shares of the training at which the next factor of F starts; from 0, rising, below 1.
+        fraction_factors: the factors of F, each in [0, 1], one for each milestone.
+        hiding_warmup_epochs: epochs at the start in which nothing is hidden, 0 or more.
+        confidence_threshold: tau, in [0, 1]; a candidate predicted with less confidence moves back.
+        move_back: off, the loss alone decides.
+        lr_compensation: multiply the learning rate by 1 / (1 − the share hidden in the epoch).
+        refresh_interval: look at the hidden samples, forward only, every so many epochs; 1 or more.
+        sample_id_column: the entry of a batch that names its samples; only to be changed if a collator uses the name.
+        statistics_fn: a function (outputs, inputs) → `SampleStatistics`, or its name as `"package.module:function"`,
+            for models that no built-in rule fits.
+
+    Raises:
+        ValueError: a value is out of its range; the message names it and the way out.
+    """
+
+
+def hiding_arguments(args: TrainingArguments) -> HidingArguments:
+    """The options of hiding in some training arguments: theirs, or the defaults."""
+    return args if isinstance(args, HidingArguments) else HidingArguments()
+
+
+def create_configured_policy(options: HidingArguments) -> HidingPolicy | None:
+    """The policy that the options describe, or None for `"none"`.
+
+    Raises:
+        ValueError: no policy has the name, or a value is out of its range.
+    """
+    if options.hiding_policy == NO_HIDING:
+        return None
+    return create_policy(options.hiding_policy, vars(options))
+
+
+def resolve_statistics_function(statistics_fn: StatisticsFunction | str | None) -> StatisticsFunction | None:
+    """The function that `statistics_fn` names or is.
+
+    Raises:
+        ValueError: it names no function, or it is one that cannot be saved with the training arguments.
+    """
+    if statistics_fn is None:
+        return None
+    if isinstance(statistics_fn, str):
+        return _import_function(statistics_fn)
+    if not callable(statistics_fn):
+        raise ValueError(
+            f"statistics_fn={statistics_fn!r} must be a function (outputs, inputs) -> SampleStatistics, or its name as "
+            "'package.module:function'."
+        )
+    try:
+        pickle.dumps(statistics_fn)
+    except Exception as error:
+        raise ValueError(
+            f"statistics_fn={statistics_fn!r} cannot be pickled, and every checkpoint saves the training arguments: "
+            "define it at the top level of a module, not as a lambda or inside a function."
+        ) from error
+    return statistics_fn
+
+
+def validate_hiding(options: HidingArguments) -> None:
+    """Check every option.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+    create_configured_policy(options)
+    resolve_statistics_function(options.statistics_fn)
+    if not options.sample_id_column:
+        raise ValueError("sample_id_column is empty: give the name of the entry that holds the sample ids.")
+
+
+def _import_function(name: str) -> StatisticsFunction:
+    module, _, function = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in function.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"statistics_fn={name!r} names no function that can be imported ({error}): write it as "
+            "'package.module:function'."
+        ) from error
+    return cast(Callable[..., Any], found)

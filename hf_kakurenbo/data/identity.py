@@ -1,0 +1,71 @@
+"""Ids beside examples: a dataset and a collator that leave the user's own untouched and carry the id along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+
+class IdentifiedDataset(Dataset[tuple[int, Any]]):
+    """A map-style dataset whose examples come as (id, example), the id being the index.
+
+    Args:
+        dataset: any dataset with `__len__` and `__getitem__`; batched access through `__getitems__` is kept.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        return index, self.dataset[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, Any]]:
+        fetch = getattr(self.dataset, "__getitems__", None)
+        examples = fetch(indices) if fetch else [self.dataset[index] for index in indices]
+        return list(zip(indices, examples, strict=True))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hand the epoch on to a dataset that wants to know it."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+
+class IdentifyingCollator:
+    """Collates (id, example) pairs: the examples by the user's collator, the ids into one more entry of the batch.
+
+    Args:
+        collator: from a list of examples to a mutable mapping.
+        id_name: the name of the entry for the ids, (B,) int64.
+    """
+
+    def __init__(self, collator: Callable[[list[Any]], Any], id_name: str) -> None:
+        self.collator = collator
+        self.id_name = id_name
+
+    def __call__(self, pairs: Sequence[tuple[int, Any]]) -> Any:
+        """Collate a batch.
+
+        Raises:
+            TypeError: the user's collator returned something that is not a mapping.
+            ValueError: it already uses the name of the id.
+        """
+        ids, examples = zip(*pairs, strict=True)
+        batch = self.collator(list(examples))
+        if not isinstance(batch, Mapping):
+            raise TypeError(
+                f"The data collator must return a dict, to which the sample ids can be added; "
+                f"{type(self.collator).__name__} returned {type(batch).__name__}."
+            )
+        if self.id_name in batch:
+            raise ValueError(
+                f"The batch that the data collator returned already has an entry {self.id_name!r}, under which the "
+                "ids of the samples travel. Rename it, or set `KakurenboConfig(sample_id_column=...)` to another name."
+            )
+        batch[self.id_name] = torch.tensor(ids, dtype=torch.int64)  # type: ignore[index]
+        return batch

@@ -1,0 +1,104 @@
+"""Samplers of the visible and of the hidden samples. Both are global: Accelerate splits them among the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from .random_state import RandomState, untouched_random_state
+
+_CHUNK = 65_536
+
+
+class SizedSampler(Sized, Protocol):
+    """A sampler with a length."""
+
+    def __iter__(self) -> Iterator[int]:
+        """The ids, in order."""
+
+
+class VisibleSampler(Sampler[int]):
+    """The order of another sampler, less the hidden ids.
+
+    The order of an epoch is drawn once, all of it, so the length is what is yielded, a second pass repeats the first,
+    and a resumed epoch is drawn again from the generator states that it was drawn from. As long as nothing is hidden
+    the draw waits for the first id, as in the sampler underneath, so that the global generators see the same calls.
+
+    Args:
+        sampler: the sampler to wrap; its `set_epoch`, if it has one, seeds the epoch.
+    """
+
+    def __init__(self, sampler: SizedSampler) -> None:
+        self.sampler = sampler
+        self.epoch = 0
+        self.random_state: RandomState | None = None
+        """The generator states from which the epoch's order was drawn; None before the draw."""
+        self._hidden: np.ndarray | None = None
+        self._order: np.ndarray | None = None
+
+    def begin_epoch(self, epoch: int, hidden: Tensor, random_state: RandomState | None = None) -> None:
+        """Start an epoch.
+
+        Args:
+            epoch: its index, from 0.
+            hidden: (N,) bool, the samples to leave out.
+            random_state: draw the order from these generator states and leave the present ones alone: those that
+                the epoch was drawn from before it was interrupted.
+        """
+        self.epoch = epoch
+        self.random_state, self._order = None, None
+        self._hidden = hidden.numpy().copy() if bool(hidden.any()) else None
+        if random_state is not None:
+            with untouched_random_state():
+                random_state.restore()
+                self._draw()
+        elif self._hidden is not None:
+            self._draw()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start an epoch with the same samples hidden; a second call with the same epoch changes nothing."""
+        if epoch != self.epoch:
+            self.epoch, self._order = epoch, None
+
+    def __len__(self) -> int:
+        if self._hidden is None:
+            return len(self.sampler)
+        return len(self._order if self._order is not None else self._draw())
+
+    def __iter__(self) -> Iterator[int]:
+        yield from _in_chunks(self._order if self._order is not None else self._draw())
+
+    def _draw(self) -> np.ndarray:
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(self.epoch)
+        self.random_state = RandomState.capture()
+        order = np.fromiter(self.sampler, dtype=np.int64)
+        self._order = order if self._hidden is None else order[~self._hidden[order]]
+        return self._order
+
+
+class HiddenSampler(Sampler[int]):
+    """The hidden ids in ascending order, whatever they are when it is iterated.
+
+    Args:
+        hidden: (N,) bool, read anew each time.
+    """
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
+
+    def __len__(self) -> int:
+        return int(self.hidden.count_nonzero())
+
+    def __iter__(self) -> Iterator[int]:
+        return _in_chunks(np.flatnonzero(self.hidden.numpy()))
+
+
+def _in_chunks(ids: np.ndarray) -> Iterator[int]:
+    """Python integers, a chunk at a time: a list of 100 million of them would take gigabytes."""
+    for start in range(0, len(ids), _CHUNK):
+        yield from ids[start : start + _CHUNK].tolist()

@@ -1,0 +1,68 @@
+"""The file beside a checkpoint that holds the state of the hiding."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+LEDGER_NAME = "kakurenbo.safetensors"
+"""Name of the file in a checkpoint folder."""
+
+_FORMAT = "1"
+
+
+def save_state(folder: str | os.PathLike[str], tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+    """Write the file into a folder, which is made if need be. It appears complete or not at all.
+
+    Args:
+        folder: the checkpoint folder.
+        tensors: the per-sample tensors, by name.
+        scalars: what else JSON can hold.
+    """
+    target = Path(folder) / LEDGER_NAME
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_suffix(".part")
+    try:
+        metadata = {"format": _FORMAT, "scalars": json.dumps(scalars)}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=metadata)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_state` wrote.
+
+    Raises:
+        FileNotFoundError: the folder has no such file.
+        ValueError: the file is damaged, or of a format that this release does not know.
+    """
+    path = Path(folder) / LEDGER_NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: the checkpoint was saved with hiding, and without its ledger the training cannot go "
+            "on as it was. Resume from another checkpoint, or start a new training from this checkpoint's weights "
+            "with `from_pretrained`."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        scalars = json.loads(metadata["scalars"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Resume from another checkpoint, or start a new training from this "
+            "checkpoint's weights with `from_pretrained`."
+        ) from error
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path} has format {metadata.get('format')!r}, this release of hf_kakurenbo reads {_FORMAT!r}. Resume "
+            "with the release that wrote it."
+        )
+    return tensors, scalars

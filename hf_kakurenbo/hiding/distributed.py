@@ -1,0 +1,68 @@
+"""The few collective calls that hiding needs. With one process each of them is the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 without torch.distributed."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Index of this process among them."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def gather_rows(rows: Tensor) -> list[Tensor]:
+    """The rows of every rank, however many each has.
+
+    Args:
+        rows: (n, ...) on the device of the backend; n may differ between ranks, the rest may not.
+
+    Returns:
+        One tensor per rank, in the order of the ranks, the same list on every rank.
+    """
+    if world_size() == 1:
+        return [rows]
+    count = torch.tensor([rows.shape[0]], device=rows.device)
+    counts = [torch.zeros_like(count) for _ in range(world_size())]
+    dist.all_gather(counts, count)
+    lengths = torch.cat(counts).tolist()
+    padded = rows.new_zeros((max(lengths), *rows.shape[1:]))
+    padded[: rows.shape[0]] = rows
+    gathered = [torch.empty_like(padded) for _ in range(world_size())]
+    dist.all_gather(gathered, padded)
+    return [part[:length] for part, length in zip(gathered, lengths, strict=True)]
+
+
+def require_agreement(figures: Mapping[str, int], device: torch.device, moment: str) -> None:
+    """Raise on every rank if the ranks do not have the same figures, instead of training apart or hanging later.
+
+    Args:
+        figures: what to compare, by name; the names are the same on every rank.
+        device: a device of the backend.
+        moment: when this is, for the message.
+
+    Raises:
+        RuntimeError: two ranks differ in a figure. The message has every rank's.
+    """
+    if world_size() == 1:
+        return
+    own = torch.tensor([list(figures.values())], dtype=torch.int64, device=device)
+    table = torch.cat(gather_rows(own)).cpu()
+    differing = [
+        f"{name}: {', '.join(f'{value} on rank {index}' for index, value in enumerate(column.tolist()))}"
+        for name, column in zip(figures, table.T, strict=True)
+        if bool((column != column[0]).any())
+    ]
+    if differing:
+        raise RuntimeError(
+            f"The ranks have drifted apart {moment}. {'; '.join(differing)}. Give every rank the same training "
+            "dataset, in the same order, and the same arguments."
+        )
