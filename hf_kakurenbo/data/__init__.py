@@ -1,6 +1,7 @@
-"""How samples reach the model: ids beside examples, samplers of the visible and of the hidden."""
+"""How samples reach the model: ids beside examples, samplers and loaders of the visible and of the hidden."""
 
 from .identity import IdentifiedDataset, IdentifyingCollator
+from .loaders import make_hidden_loader, make_visible_sampler
 from .random_state import RandomState, untouched_random_state
 from .samplers import HiddenSampler, VisibleSampler
 
@@ -10,5 +11,7 @@ __all__ = [
     "IdentifyingCollator",
     "RandomState",
     "VisibleSampler",
+    "make_hidden_loader",
+    "make_visible_sampler",
     "untouched_random_state",
 ]

@@ -5,6 +5,7 @@ It stands alone: `docs/method.md` shows it in a hand-written PyTorch loop.
 
 from .ledger import Measurements, Recorder, SampleLedger
 from .policies import HidingPolicy, KakurenboPolicy, Selection, create_policy, list_policies, register_policy
+from .refresh import forward_only
 from .run import HidingRun
 from .schedule import AlignedScheduler, HiddenFractionSchedule, compensated_learning_rate_scale
 from .statistics import (
@@ -30,6 +31,7 @@ __all__ = [
     "classification_statistics",
     "compensated_learning_rate_scale",
     "create_policy",
+    "forward_only",
     "list_policies",
     "register_policy",
     "single_label_statistics",

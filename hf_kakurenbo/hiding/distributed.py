@@ -41,6 +41,11 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
     return [part[:length] for part, length in zip(gathered, lengths, strict=True)]
 
 
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether a flag is set on any rank; the same answer on every rank."""
+    return bool(torch.cat(gather_rows(torch.tensor([flag], device=device))).any())
+
+
 def require_agreement(figures: Mapping[str, int], device: torch.device, moment: str) -> None:
     """Raise on every rank if the ranks do not have the same figures, instead of training apart or hanging later.
 

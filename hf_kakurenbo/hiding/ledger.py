@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +66,11 @@ class SampleLedger:
     def nbytes(self) -> int:
         """Bytes held in all."""
         return sum(tensor.nbytes for tensor in self.state_dict().values())
+
+    def digest(self) -> int:
+        """A 64-bit digest of the hidden set, to compare it between ranks."""
+        digest = hashlib.blake2b(self.hidden.numpy().tobytes(), digest_size=8).digest()
+        return int.from_bytes(digest, "little", signed=True)
 
     def hide(self, hidden: Tensor) -> None:
         """Begin an epoch in which the samples of a mask, (N,) bool, are hidden.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.optim import Optimizer
@@ -44,11 +45,7 @@ class HiddenFractionSchedule:
                 f"fraction_milestones has {len(milestones)} values ({list(milestones)}) and fraction_factors has "
                 f"{len(factors)} ({list(factors)}): give one factor for each milestone."
             )
-        if (
-            not milestones
-            or milestones[0] != 0
-            or any(before >= after for before, after in pairwise(milestones))
-        ):
+        if not milestones or milestones[0] != 0 or any(before >= after for before, after in pairwise(milestones)):
             raise ValueError(
                 f"fraction_milestones={list(milestones)} must start at 0 and rise: they are the shares of the training "
                 "at which the next factor starts, such as [0.0, 0.3, 0.6, 0.8]."
@@ -77,6 +74,34 @@ def compensated_learning_rate_scale(num_samples: int, num_hidden: int) -> float:
     KAKURENBO, section 3.3, with the share that is hidden in fact (the authors' program takes the most that may be).
     """
     return num_samples / (num_samples - num_hidden)
+
+
+class EpochPlan(NamedTuple):
+    """What is to be expected of an epoch and of the whole training, in updates."""
+
+    updates: int
+    """Updates of this epoch, or of the part of it that is asked for."""
+    full_updates: int
+    """What they would be with nothing hidden: as far as the scheduler has to go in this epoch."""
+    total: int
+    """Updates of the whole training: exact in the last epoch, before that by the length of this one."""
+
+
+def plan_epoch(epoch: int, num_epochs: float, updates: int, full_updates: int, updates_before: int) -> EpochPlan:
+    """Plan an epoch of a training that is measured in epochs.
+
+    Args:
+        epoch: its index, from 0.
+        num_epochs: how many there are, perhaps with a fraction.
+        updates: how many updates the whole epoch has with its visible samples.
+        full_updates: how many it has with all samples.
+        updates_before: how many were made in the epochs before.
+    """
+    remaining = math.ceil(num_epochs * full_updates) - epoch * full_updates
+    full = min(full_updates, remaining)
+    planned = math.ceil(full * updates / full_updates)
+    later = math.ceil((remaining - full) * updates / full_updates)
+    return EpochPlan(planned, full, updates_before + planned + later)
 
 
 class AlignedScheduler:

@@ -97,7 +97,7 @@ def classification_statistics(
         ValueError: the batch has no labels, or no rule fits. The message says what the model returned and shows the
             function to write.
     """
-    labels = next((inputs[name] for name in label_names if inputs.get(name) is not None), None)
+    labels = _find_labels(inputs, label_names)
     if labels is None:
         raise ValueError(
             f"The batch has no labels, and hiding ranks samples by their loss on them. Looked for "
@@ -114,6 +114,30 @@ def classification_statistics(
             f"The model returned {describe(outputs)}.\nThe batch holds {describe(inputs)}." + _HOW_TO_WRITE_ONE
         )
     return rule(logits, labels)
+
+
+class StatisticsRule:
+    """The rule by which a training gets its statistics: the user's function, or the built-in one that fits.
+
+    Args:
+        own: the user's function, if there is one.
+        label_names: the names under which a batch may hold the labels, for the built-in rules.
+    """
+
+    def __init__(self, own: StatisticsFunction | None, label_names: Sequence[str]) -> None:
+        self.own = own
+        self.label_names = tuple(label_names)
+        self._labels_checked = False
+
+    def __call__(self, outputs: Any, inputs: Mapping[str, Any], problem_type: str | None = None) -> SampleStatistics:
+        """The statistics of a batch; see [`classification_statistics`]."""
+        if self.own is not None:
+            return SampleStatistics(*self.own(outputs, inputs))
+        statistics = classification_statistics(outputs, inputs, self.label_names, problem_type)
+        if not self._labels_checked:
+            check_label_values(_find_labels(inputs, self.label_names))
+            self._labels_checked = True
+        return statistics
 
 
 def check_label_values(labels: Tensor) -> None:
@@ -144,6 +168,10 @@ def describe(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return f"{type(value).__name__}({', '.join(describe(item) for item in value)})"
     return type(value).__name__
+
+
+def _find_labels(inputs: Mapping[str, Any], label_names: Sequence[str]) -> Any:
+    return next((inputs[name] for name in label_names if inputs.get(name) is not None), None)
 
 
 def _find_logits(outputs: Any) -> Tensor | None:
