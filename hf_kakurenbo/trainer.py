@@ -384,6 +384,8 @@ class KakurenboMixin(_Base):
             if batches_done:  # a plain Trainer began this epoch
                 run.hide_nothing()
                 run.batches_done = batches_done
+            if self._leaves_a_batch_of_one(training):
+                run.move_back_one()
         sampler.begin_epoch(epoch, run.ledger.hidden, RandomState.from_json(random_state) if random_state else None)
         if len(training.loader) == 0 and run.ledger.num_hidden:
             logger.warning("The visible samples do not fill one batch in epoch %d: nothing is hidden in it.", epoch)
@@ -396,6 +398,15 @@ class KakurenboMixin(_Base):
             f"before epoch {epoch}",
         )
         return batches
+
+    def _leaves_a_batch_of_one(self, training: _Training) -> bool:
+        """Whether hiding, and not the user, is the cause of a last batch of one sample, on which BatchNorm raises.
+
+        On several ranks the last batch is filled up.
+        """
+        size = training.loader.total_batch_size
+        alone = size > 1 and world_size() == 1 and not self.args.dataloader_drop_last
+        return alone and training.run.ledger.num_hidden > 0 and training.run.visible_samples % size == 1
 
     def _progress(self, epoch: int) -> float:
         if self.args.max_steps > 0:
@@ -523,7 +534,11 @@ class _HidingCallback(TrainerCallback):
 
 
 def _last_complete_checkpoint(wanted: str | bool, output_dir: str) -> str | bool:
-    """The checkpoint asked for, or the newest one before it that was written to its end."""
+    """The checkpoint asked for, or the newest one before it that was written to its end.
+
+    Raises:
+        ValueError: there are checkpoints, but none was written to its end.
+    """
     if isinstance(wanted, str) and (not Path(wanted).is_dir() or _is_complete(Path(wanted))):
         return wanted
     folders = sorted(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=_step_of)
@@ -531,8 +546,13 @@ def _last_complete_checkpoint(wanted: str | bool, output_dir: str) -> str | bool
         siblings = Path(wanted).parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
         folders = sorted((folder for folder in siblings if _step_of(folder) <= _step_of(Path(wanted))), key=_step_of)
     complete = [folder for folder in folders if _is_complete(folder)]
-    if not complete:
+    if not folders:
         return wanted
+    if not complete:
+        raise ValueError(
+            f"{folders[-1]} was not written to its end, and no earlier checkpoint beside it was. Start the training "
+            "without `resume_from_checkpoint`."
+        )
     if complete[-1] != folders[-1]:
         logger.warning("%s was not written to its end. Resuming from %s.", folders[-1], complete[-1])
     return str(complete[-1])

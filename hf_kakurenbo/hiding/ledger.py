@@ -83,10 +83,11 @@ class SampleLedger:
         self.hidden.copy_(hidden)
         self._times_hidden += hidden
 
-    def unhide(self) -> None:
-        """Take the last `hide` back: the epoch hides nothing after all."""
-        self._times_hidden -= self.hidden
-        self.hidden.zero_()
+    def unhide(self, ids: Tensor | None = None) -> None:
+        """Take the last `hide` back for hidden samples of some ids, (n,) int64, or for all."""
+        ids = self.hidden_ids if ids is None else ids
+        self._times_hidden[ids] -= 1
+        self.hidden[ids] = False
 
     def update(self, measurements: Measurements) -> None:
         """Record what was measured. Of a sample measured twice (padding), the first measurement counts.

@@ -104,6 +104,11 @@ class HidingRun:
         """Take the epoch's selection back, before its first batch."""
         self.ledger.unhide()
 
+    def move_back_one(self) -> None:
+        """Show one more sample in this epoch: of the hidden ones, that of the highest loss (then of the lowest id)."""
+        hidden = self.ledger.hidden_ids
+        self.ledger.unhide(hidden[self.ledger.loss[hidden].nan_to_num(torch.inf).argmax()].unsqueeze(0))
+
     def start_clock(self, batches_in_epoch: int) -> None:
         """Training begins now, in an epoch of so many batches a rank; those already done were done before."""
         self._batches_in_epoch, self._batches_skipped = batches_in_epoch, self.batches_done

@@ -1,0 +1,107 @@
+"""Killed and resumed is the same as never killed: weights, ledger and logs, bit for bit."""
+
+import random
+
+import pytest
+from killing import train
+from processes import run
+from toy import TextClassifier, pad, same_tensors, samples, texts
+
+from hf_kakurenbo.hiding.checkpoint import LEDGER_NAME
+
+SETTINGS = {
+    "saved by steps": {"save_strategy": "steps", "save_steps": 5, "save_total_limit": 2, "logging_steps": 3},
+    "saved by epochs, best kept": {
+        "save_strategy": "epoch",
+        "eval_strategy": "epoch",
+        "gradient_accumulation_steps": 3,
+        "learning_rate": 0.05,
+        "load_best_model_at_end": True,
+        "save_total_limit": 1,
+        "trainer_options": {"eval_dataset": samples(40, seed=5)},
+    },
+    "partial accumulation, cosine, refreshed every other epoch": {
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "gradient_accumulation_steps": 4,
+        "learning_rate": 0.05,
+        "lr_scheduler_type": "cosine",
+        "refresh_interval": 2,
+    },
+    "grouped by length": {
+        "model": TextClassifier,
+        "dataset": texts(),
+        "trainer_options": {"data_collator": pad},
+        "train_sampling_strategy": "group_by_length",
+        "learning_rate": 0.1,
+        "save_strategy": "steps",
+        "save_steps": 4,
+    },
+    "max steps": {"max_steps": 70, "save_strategy": "steps", "save_steps": 7},
+    "fractional epochs": {"num_train_epochs": 5.5, "save_strategy": "steps", "save_steps": 6},
+}
+PHASES = ["in the epoch", "in the refresh", "while saving", "at the end of an epoch"]
+
+_undisturbed = {}
+
+
+def undisturbed(setting, tmp_path_factory):
+    if setting not in _undisturbed:
+        options = {"num_train_epochs": 6, **SETTINGS[setting]}
+        code, result = run(train, tmp_path_factory.mktemp("undisturbed"), options)
+        assert code == 0
+        assert result["ledger"]["times_hidden"].sum() > 20, "too little was hidden to compare"
+        _undisturbed[setting] = result
+    return _undisturbed[setting]
+
+
+def assert_survives(setting, kill_points, tmp_path, tmp_path_factory):
+    """Kill at each of the points in turn, resuming in between, and compare with never killed."""
+    expected = undisturbed(setting, tmp_path_factory)
+    options = {"num_train_epochs": 6, **SETTINGS[setting]}
+    for attempt, kill_at in enumerate(kill_points):
+        code, _ = run(train, tmp_path, options, kill_at, attempt > 0)
+        assert code == -9, "the training was to be killed"
+    code, result = run(train, tmp_path, options, None, True)
+    assert code == 0
+    assert same_tensors(result["weights"], expected["weights"])
+    assert same_tensors(result["ledger"], expected["ledger"])
+    assert result["log"] == expected["log"]
+    for figure in ("rates", "step", "max_steps", "best_step"):
+        assert result[figure] == expected[figure], figure
+
+
+def moment_of(phase, moments, seed):
+    """The index of a random moment of a phase, in the later two thirds of the training, where samples are hidden."""
+    chosen = [index for index, moment in enumerate(moments) if moment == phase and index > len(moments) // 3]
+    return random.Random(seed).choice(chosen)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_killed_once(phase, tmp_path, tmp_path_factory):
+    setting = "saved by steps" if PHASES.index(phase) % 2 == 0 else "saved by epochs, best kept"
+    moments = undisturbed(setting, tmp_path_factory)["moments"]
+    assert_survives(setting, [moment_of(phase, moments, seed=1)], tmp_path, tmp_path_factory)
+
+
+def test_killed_twice(tmp_path, tmp_path_factory):
+    moments = undisturbed("saved by steps", tmp_path_factory)["moments"]
+    assert_survives("saved by steps", [len(moments) // 2, len(moments) // 4], tmp_path, tmp_path_factory)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_killed_anywhere(setting, phase, seed, tmp_path, tmp_path_factory):
+    moments = undisturbed(setting, tmp_path_factory)["moments"]
+    assert_survives(setting, [moment_of(phase, moments, seed)], tmp_path, tmp_path_factory)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("seed", range(12))
+def test_killed_at_random(seed, tmp_path, tmp_path_factory):
+    generator = random.Random(seed)
+    setting = generator.choice(list(SETTINGS))
+    total = len(undisturbed(setting, tmp_path_factory)["moments"])
+    assert_survives(setting, [generator.randrange(total)], tmp_path, tmp_path_factory)
