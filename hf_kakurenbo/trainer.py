@@ -156,19 +156,11 @@ class KakurenboMixin(_Base):
 
         Raises:
             ValueError: the dataset has no length, or the sampler yields no single indices.
-            RuntimeError: a subclass builds its loader past this one.
         """
-        if not self._hides():
-            return super().get_train_dataloader()
-        self._refuse_what_cannot_be_honoured()
-        self._sampler = None
-        loader = super().get_train_dataloader()
-        if self._sampler is None:
-            raise RuntimeError(
-                f"{type(self).__name__} builds its training loader without `Trainer._get_dataloader`, so its samples "
-                'could not be told apart. Let it call `super().get_train_dataloader()`, or set hiding_policy="none".'
-            )
-        return loader
+        if self._hides():
+            self._refuse_what_cannot_be_honoured()
+            self._sampler = None
+        return super().get_train_dataloader()
 
     # Every loader of Trainer is made here; the training one gets ids beside its examples and the visible sampler.
     def _get_dataloader(
@@ -270,9 +262,14 @@ class KakurenboMixin(_Base):
         )
         options = hiding_arguments(self.args)
         policy = create_configured_policy(options)
-        if policy is None or self._sampler is None:
+        if policy is None:
             self._training = None
             return position
+        if self._sampler is None:
+            raise RuntimeError(
+                f"{type(self).__name__} builds its training loader without `Trainer._get_dataloader`, so its samples "
+                'cannot be told apart. Let it call `super().get_train_dataloader()`, or set hiding_policy="none".'
+            )
         self._training = training = _Training(
             run=HidingRun(len(self.train_dataset), policy, self.args.device, options.lr_compensation),
             sampler=self._sampler,

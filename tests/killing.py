@@ -7,10 +7,10 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from toy import losses, make_trainer, without_timings
 from transformers import TrainerCallback, TrainerState
 
 from hf_kakurenbo.hiding import HidingRun, checkpoint
+from toy import losses, make_trainer, without_timings
 
 
 class Fuse(TrainerCallback):

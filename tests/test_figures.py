@@ -3,8 +3,9 @@
 import math
 
 import pytest
-from toy import LinearClassifier, epochs, losses, make_trainer, samples, trained
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+
+from toy import LinearClassifier, epochs, losses, make_trainer, samples, trained
 
 HIDING = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3, "model": LinearClassifier}
 # 203 samples in batches of 16 are 13 updates; the 143 that stay when 60 are hidden are 9.
@@ -98,7 +99,13 @@ def test_the_progress_bar_ends_at_its_end(tmp_path):
 
 
 def test_steps_of_evaluating_saving_and_logging(tmp_path):
-    options = {"eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps", "save_steps": 10, "logging_steps": 4}
+    options = {
+        "eval_strategy": "steps",
+        "eval_steps": 5,
+        "save_strategy": "steps",
+        "save_steps": 10,
+        "logging_steps": 4,
+    }
     _, events = watched(tmp_path, num_train_epochs=4, **options, **HIDING)
     assert events.evaluations == [5, 10, 15, 20, 25, 30, 35, 40]
     assert events.saves == [10, 20, 30, 40]

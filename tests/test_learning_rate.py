@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from toy import LinearClassifier, make_trainer, samples, trained
 from transformers import SchedulerType, Trainer
 
 from hf_kakurenbo import KakurenboTrainer
 from hf_kakurenbo.hiding import AlignedScheduler
+from toy import LinearClassifier, make_trainer, samples, trained
 
 EPOCHS = 5
 WITH_METRIC = {SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY}
@@ -36,16 +36,16 @@ def assert_arrives(plain, hiding):
     assert final_plain_rate(hiding) == pytest.approx(plain._get_learning_rate(), rel=1e-9)
     assert hiding.lr_scheduler.scheduler.last_epoch == plain.lr_scheduler.last_epoch
     # At a place in the training, the rate is that of the full training's update at this place, times the epoch's scale.
-    for index, rate in enumerate(hiding.watch.rates[:-1]):
-        place = hiding.watch.places[index]
-        same_place = int(place * 13 + 1e-9)
-        scale = 1.0 if place < 1 else 203 / 143
+    for place, rate in zip(hiding.watch.places, hiding.watch.rates[1:], strict=False):
         if place != int(place):  # at the seam of two epochs the scale changes
-            assert hiding.watch.rates[index + 1] == pytest.approx(plain.watch.rates[same_place] * scale)
+            scale = 1.0 if place < 1 else 203 / 143
+            assert rate == pytest.approx(plain.watch.rates[int(place * 13 + 1e-9)] * scale)
 
 
 @pytest.mark.parametrize("warmup", [{}, {"warmup_steps": 7}, {"warmup_steps": 0.1}], ids=str)
-@pytest.mark.parametrize("kind", [kind for kind in SchedulerType if kind not in WITH_METRIC], ids=lambda kind: kind.value)
+@pytest.mark.parametrize(
+    "kind", [kind for kind in SchedulerType if kind not in WITH_METRIC], ids=lambda kind: kind.value
+)
 def test_every_scheduler_of_transformers(tmp_path, kind, warmup):
     options = {"lr_scheduler_type": kind, "num_train_epochs": EPOCHS, "lr_scheduler_kwargs": NEEDED.get(kind), **warmup}
     plain = trained(tmp_path, Trainer, model=LinearClassifier, **options)

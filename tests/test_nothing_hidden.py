@@ -1,8 +1,9 @@
 """With nothing hidden, the loss history and the weights are Trainer's, bit for bit."""
 
 import pytest
-from toy import TextClassifier, losses, mean_loss, pad, same_weights, samples, texts, trained
 from transformers import Trainer
+
+from toy import TextClassifier, losses, mean_loss, pad, same_weights, samples, texts, trained
 
 NOTHING_HIDDEN = {"policy none": {"hiding_policy": "none"}, "fraction 0": {"max_hidden_fraction": 0.0}}
 

@@ -3,11 +3,10 @@
 import random
 
 import pytest
+
 from killing import train
 from processes import run
 from toy import TextClassifier, pad, same_tensors, samples, texts
-
-from hf_kakurenbo.hiding.checkpoint import LEDGER_NAME
 
 SETTINGS = {
     "saved by steps": {"save_strategy": "steps", "save_steps": 5, "save_total_limit": 2, "logging_steps": 3},

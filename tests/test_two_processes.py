@@ -4,11 +4,11 @@ import os
 
 import pytest
 import torch
-from processes import run_ranks
-from toy import LinearClassifier, epochs, losses, same_tensors, samples, trained, without_timings
 from transformers import Trainer
 
 from hf_kakurenbo import KakurenboTrainer
+from processes import run_ranks
+from toy import LinearClassifier, epochs, losses, same_tensors, samples, trained, without_timings
 
 
 def outcome(output_dir, trainer, options):

@@ -1,0 +1,65 @@
+"""Importing the package is light, and an unsupported Transformers is refused at once."""
+
+import subprocess
+import sys
+
+import pytest
+
+from hf_kakurenbo._compat import require_supported_transformers
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_import_is_light():
+    code = """
+import socket
+def refuse(*args, **kwargs):
+    raise AssertionError("the network was asked for")
+socket.socket.connect = refuse
+socket.getaddrinfo = refuse
+import sys
+import hf_kakurenbo
+heavy = {"torchvision", "timm", "transformers", "datasets"} & set(sys.modules)
+assert not heavy, heavy
+assert "torch" not in sys.modules or not sys.modules["torch"].cuda.is_initialized()
+from hf_kakurenbo import KakurenboTrainer, KakurenboConfig, KakurenboMixin
+import torch
+assert not torch.cuda.is_initialized()
+assert "timm" not in sys.modules
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_and_version():
+    import hf_kakurenbo
+
+    assert set(hf_kakurenbo.__all__) <= set(dir(hf_kakurenbo))
+    assert all(getattr(hf_kakurenbo, name) is not None for name in hf_kakurenbo.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'load_everything'"):
+        hf_kakurenbo.load_everything  # noqa: B018
+
+
+@pytest.mark.parametrize("version", ["4.57.3", "5.3.0", "6.0.0"])
+def test_an_unsupported_transformers_is_refused_with_the_range(version):
+    with pytest.raises(ImportError, match=rf">=5.4,<6; version {version} is installed"):
+        require_supported_transformers(version)
+
+
+def test_it_is_refused_by_the_import():
+    code = """
+import importlib.metadata as metadata
+real = metadata.version
+metadata.version = lambda name: "5.3.0" if name == "transformers" else real(name)
+import hf_kakurenbo
+"""
+    done = run_python(code)
+    assert done.returncode != 0
+    assert "ImportError: hf_kakurenbo works with transformers >=5.4,<6; version 5.3.0 is installed" in done.stderr
+
+
+@pytest.mark.parametrize("version", ["5.4.0", "5.4.2", "5.99.1"])
+def test_a_supported_one_is_not(version):
+    require_supported_transformers(version)

@@ -1,0 +1,272 @@
+"""Every message that a person can meet with the trainer: at once, with the value and the way out."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import IterableDataset, WeightedRandomSampler
+from transformers import Trainer, TrainingArguments
+
+from hf_kakurenbo import KakurenboMixin, KakurenboTrainer, SampleStatistics
+from hf_kakurenbo.hiding.checkpoint import LEDGER_NAME
+from toy import Classifier, LinearClassifier, arguments, losses, make_trainer, same_weights, samples, trained
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from samples()
+
+
+class NoLength:
+    def __getitem__(self, index):
+        return samples()[index]
+
+
+@pytest.mark.parametrize("dataset", [Stream(), NoLength()], ids=["stream", "no length"])
+@pytest.mark.parametrize("options", [{}, {"max_steps": 10}], ids=str)
+def test_a_dataset_without_a_length(tmp_path, dataset, options):
+    with pytest.raises(ValueError, match=r"has no length and no random access.*map-style"):
+        make_trainer(tmp_path, dataset=dataset, **options)
+
+
+def test_a_stream_trains_with_the_policy_none(tmp_path):
+    trainer = trained(tmp_path, dataset=Stream(), hiding_policy="none", max_steps=3)
+    assert trainer.state.global_step == 3
+    assert trainer.ledger is None
+
+
+def test_data_parallel(tmp_path):
+    args = arguments(tmp_path)
+    args._n_gpu = 2
+    with pytest.raises(ValueError, match=r"2 GPUs, which is DataParallel.*accelerate launch"):
+        KakurenboTrainer(Classifier(), args, train_dataset=samples())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_sampling_strategy": "batch_rebalance"}, "batch_rebalance.*group_by_length"),
+        ({"accelerator_config": {"use_seedable_sampler": False}}, "use_seedable_sampler=False.*Leave it at True"),
+        ({"ignore_data_skip": True}, "ignore_data_skip=True.*Leave it at False"),
+    ],
+    ids=str,
+)
+def test_sampling_options_that_could_not_be_honoured(tmp_path, options, message):
+    try:
+        args = arguments(tmp_path, **options)
+    except ValueError as error:
+        pytest.skip(f"this release of transformers does not know the option: {error}")
+    with pytest.raises(ValueError, match=message):
+        KakurenboTrainer(Classifier(), args, train_dataset=samples())
+    KakurenboTrainer(Classifier(), arguments(tmp_path, hiding_policy="none", **options), train_dataset=samples())
+
+
+def test_the_mixin_after_the_trainer():
+    with pytest.raises(TypeError, match=r"class Wrong\(KakurenboMixin, Trainer\)"):
+
+        class Wrong(Trainer, KakurenboMixin):
+            pass
+
+
+class NoLogits(LinearClassifier):
+    def forward(self, x, labels):
+        return {"loss": super().forward(x, labels)["loss"]}
+
+
+class MultiLabel(LinearClassifier):
+    def forward(self, x, labels):
+        logits = self.head(x)
+        return {"loss": nn.functional.binary_cross_entropy_with_logits(logits, labels), "logits": logits}
+
+
+class NoLabels(LinearClassifier):
+    def forward(self, x, targets):
+        return super().forward(x, targets)
+
+
+def several_labels():
+    return [{"x": s["x"], "labels": torch.tensor([1.0, 1.0, 0.0, 1.0])} for s in samples()]
+
+
+def without_labels():
+    return [{"x": s["x"], "targets": s["labels"]} for s in samples()]
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "message"),
+    [
+        (NoLogits, samples(), r"The model returned dict\(loss: \(\) float32\).*def my_statistics\(outputs, inputs\)"),
+        (MultiLabel, several_labels(), r"rows sum to 3 to 3.*def my_statistics"),
+        (
+            NoLabels,
+            without_labels(),
+            r"The batch has no labels.*dict\(x: \(16, 16\) float32, targets.*def my_statistics",
+        ),
+    ],
+    ids=["no logits", "several labels", "no labels"],
+)
+def test_a_batch_that_no_rule_fits_is_told_on_the_first_one(tmp_path, model, dataset, message):
+    trainer = make_trainer(tmp_path, model=model, dataset=dataset)
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def confident(outputs, inputs):
+    """A `statistics_fn`: nothing is needed of the model but its loss."""
+    count = inputs["x"].shape[0]
+    return SampleStatistics(torch.rand(count), torch.ones(count, dtype=torch.bool), torch.ones(count))
+
+
+def scalar(outputs, inputs):
+    return SampleStatistics(outputs["loss"], torch.tensor(True), torch.tensor(1.0))
+
+
+def test_a_statistics_function_of_the_users(tmp_path):
+    trainer = trained(tmp_path, model=NoLogits, statistics_fn=confident)
+    assert trainer.ledger.times_hidden.sum() > 100
+
+
+def test_a_statistics_function_that_returns_one_figure(tmp_path):
+    trainer = make_trainer(tmp_path, statistics_fn=scalar)
+    with pytest.raises(ValueError, match=r"must have shape \(16,\), one figure per sample.*loss \(\) float32"):
+        trainer.train()
+
+
+def test_a_statistics_function_by_name(tmp_path):
+    trainer = trained(tmp_path, model=NoLogits, statistics_fn="test_trainer_errors:confident")
+    assert trainer.ledger.times_hidden.sum() > 100
+
+
+def test_a_loss_computed_past_the_trainer(tmp_path):
+    class OwnLoss(KakurenboTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+            outputs = model(**inputs)
+            return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    trainer = make_trainer(tmp_path, OwnLoss)
+    with pytest.raises(RuntimeError, match=r"OwnLoss.compute_loss does not call .super\(\).compute_loss"):
+        trainer.train()
+
+
+def test_a_loss_that_stands_after_the_mixin_is_recorded(tmp_path):
+    class OwnLoss(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+            outputs = model(**inputs)
+            return (2 * outputs["loss"], outputs) if return_outputs else 2 * outputs["loss"]
+
+    class Hiding(KakurenboMixin, OwnLoss):
+        pass
+
+    assert bool(trained(tmp_path, Hiding).ledger.loss.isfinite().all())
+
+
+def test_a_sampler_of_the_users_is_wrapped(tmp_path):
+    class Weighted(KakurenboTrainer):
+        def _get_train_sampler(self, dataset=None):
+            return WeightedRandomSampler([1.0] * 100 + [0.0] * 103, num_samples=150)
+
+    trainer = trained(tmp_path, Weighted, hiding_policy="first_ids", max_hidden_fraction=0.2)
+    assert bool(trainer.ledger.loss[:100].isfinite().any())
+    assert bool(trainer.ledger.loss[100:].isnan().all())
+
+
+def test_a_batch_sampler_of_the_users_is_refused(tmp_path):
+    class Batches(KakurenboTrainer):
+        def _get_train_sampler(self, dataset=None):
+            return torch.utils.data.BatchSampler(range(203), 4, False)
+
+    with pytest.raises(ValueError, match="yields sample indices, got BatchSampler"):
+        trained(tmp_path, Batches)
+
+
+SAVING = {"save_strategy": "steps", "save_steps": 20, "num_train_epochs": 4}
+
+
+def test_a_ledger_of_another_length(tmp_path):
+    trained(tmp_path, **SAVING)
+    with pytest.raises(ValueError, match=r"ledger is of a dataset of 203 samples, the training dataset has 150"):
+        make_trainer(tmp_path, dataset=samples(150), **SAVING).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda path: path.unlink(), FileNotFoundError, "is missing.*Resume from another checkpoint"),
+        (lambda path: path.write_bytes(path.read_bytes()[:500]), ValueError, "is damaged.*Resume from another"),
+    ],
+    ids=["missing", "truncated"],
+)
+def test_a_ledger_file_that_cannot_be_read(tmp_path, damage, error, message):
+    trained(tmp_path, **SAVING)
+    damage(tmp_path / "checkpoint-40" / LEDGER_NAME)
+    with pytest.raises(error, match=message):
+        make_trainer(tmp_path, **SAVING).train(resume_from_checkpoint=str(tmp_path / "checkpoint-40"))
+
+
+@pytest.mark.parametrize(("step", "alike_until"), [(20, 26), (26, 39)], ids=["mid-epoch", "at an epoch's end"])
+def test_a_plain_trainers_checkpoint_resumes_with_a_fresh_ledger(tmp_path, caplog, step, alike_until):
+    options = {**SAVING, "save_steps": step, "learning_rate": 0.05}
+    plain = trained(tmp_path, Trainer, **options)
+    hiding = make_trainer(tmp_path, **options)
+    hiding.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+    assert "The ledger starts empty" in caplog.text
+    assert hiding.state.epoch == 4.0
+    # The first epoch that it trains hides nothing, so it is Trainer's; later ones hide what they have seen.
+    assert losses(hiding)[:alike_until] == losses(plain)[:alike_until]
+    assert losses(hiding)[alike_until] != losses(plain)[alike_until]
+    assert hiding.ledger.times_hidden.sum() > 0
+
+
+def test_a_plain_trainer_resumes_a_checkpoint_of_ours(tmp_path):
+    trained(tmp_path, **SAVING)
+    plain = make_trainer(tmp_path, Trainer, **SAVING)
+    plain.train(resume_from_checkpoint=str(tmp_path / "checkpoint-20"))
+    assert plain.state.epoch == 4.0
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path, caplog):
+    whole = trained(tmp_path, **SAVING)
+    last = tmp_path / f"checkpoint-{whole.state.global_step}"
+    (last / "trainer_state.json").write_text('{"epoch": 3')
+    for wanted in (True, str(last)):
+        again = make_trainer(tmp_path, **{**SAVING, "save_strategy": "no"})
+        again.train(resume_from_checkpoint=wanted)
+        assert f"{last} was not written to its end. Resuming from {tmp_path / 'checkpoint-40'}" in caplog.text
+        assert same_weights(again, whole)
+        caplog.clear()
+
+
+def test_nothing_but_half_written_checkpoints(tmp_path):
+    trained(tmp_path, **SAVING)
+    for state in tmp_path.glob("checkpoint-*/trainer_state.json"):
+        state.unlink()
+    with pytest.raises(ValueError, match="without `resume_from_checkpoint`"):
+        make_trainer(tmp_path, **SAVING).train(resume_from_checkpoint=True)
+
+
+def test_no_checkpoint_at_all_is_trainers_message(tmp_path):
+    with pytest.raises(ValueError, match="No valid checkpoint found"):
+        make_trainer(tmp_path / "empty").train(resume_from_checkpoint=True)
+
+
+def test_a_wrong_option_of_plain_arguments_cannot_be_and_one_set_later_is_told(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.args.max_hidden_fraction = 1.5  # as a hyperparameter search sets it
+    with pytest.raises(ValueError, match=r"max_hidden_fraction=1.5 is not in \[0, 1\)"):
+        trainer.train()
+
+
+def test_soft_labels_train_with_a_loss_function(tmp_path):
+    soft = [{"x": s["x"], "labels": nn.functional.one_hot(s["labels"], 4) * 0.9 + 0.025} for s in samples()]
+
+    class LogitsOnly(LinearClassifier):
+        def forward(self, x):
+            return self.head(x)
+
+    def soft_loss(outputs, labels, num_items_in_batch=None):
+        return nn.functional.cross_entropy(outputs, labels)
+
+    args = TrainingArguments(**{**arguments(tmp_path, TrainingArguments).to_dict(), "label_names": ["labels"]})
+    trainer = KakurenboTrainer(LogitsOnly(), args, train_dataset=soft, compute_loss_func=soft_loss)
+    trainer.train()
+    assert bool(trainer.ledger.loss.isfinite().all())

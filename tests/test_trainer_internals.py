@@ -1,0 +1,122 @@
+"""What `trainer.py` and `_compat.py` rest on in Transformers. A release that moves one of these fails here first."""
+
+import inspect
+
+import pytest
+from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, ProgressCallback
+
+PARAMETERS = {
+    "_validate_args": [],
+    "get_train_dataloader": [],
+    "_get_dataloader": ["dataset", "description", "batch_size", "sampler_fn", "is_training", "dataloader_key"],
+    "_remove_unused_columns": ["dataset", "description"],
+    "_get_collator_with_removed_columns": ["data_collator", "description"],
+    "training_step": ["model", "inputs", "num_items_in_batch"],
+    "compute_loss": ["model", "inputs", "return_outputs", "num_items_in_batch"],
+    "compute_loss_context_manager": [],
+    "set_initial_training_values": ["args", "dataloader"],
+    "_init_training_state": [
+        "max_steps",
+        "num_update_steps_per_epoch",
+        "num_train_epochs",
+        "resume_from_checkpoint",
+        "trial",
+    ],
+    "_prepare_for_training": ["max_steps", "train_dataloader", "resume_from_checkpoint"],
+    "_load_optimizer_and_scheduler": ["checkpoint"],
+    "_load_rng_state": ["checkpoint"],
+    "_run_epoch": [
+        "model",
+        "epoch",
+        "train_dataloader",
+        "steps_in_epoch",
+        "num_update_steps_per_epoch",
+        "trial",
+        "ignore_keys_for_eval",
+        "start_time",
+        "resume_from_checkpoint",
+        "epochs_trained",
+        "steps_trained_in_current_epoch",
+    ],
+    "_save_checkpoint": ["model", "trial"],
+    "_get_output_dir": ["trial"],
+    "_finalize_training": ["trial", "num_train_samples", "start_time"],
+    "_prepare_inputs": ["inputs"],
+}
+USED_ATTRIBUTES = ["_tr_loss", "_total_loss_scalar", "_globalstep_last_logged", "model_wrapped", "label_names"]
+USED_ARGUMENTS = [
+    "train_sampling_strategy",
+    "accelerator_config",
+    "ignore_data_skip",
+    "n_gpu",
+    "max_steps",
+    "should_save",
+    "data_seed",
+]
+
+
+@pytest.mark.parametrize(("method", "expected"), PARAMETERS.items(), ids=PARAMETERS)
+def test_methods_take_what_they_took(method, expected):
+    parameters = list(inspect.signature(getattr(Trainer, method)).parameters)
+    assert parameters[0] == "self"
+    assert parameters[1:] == expected
+
+
+@pytest.mark.parametrize("name", USED_ATTRIBUTES)
+def test_attributes_exist(name):
+    assert f"self.{name}" in inspect.getsource(Trainer)
+
+
+@pytest.mark.parametrize("name", USED_ARGUMENTS)
+def test_arguments_exist(tmp_path, name):
+    assert hasattr(TrainingArguments(output_dir=str(tmp_path)), name)
+
+
+@pytest.mark.parametrize(
+    ("owner", "source"),
+    [
+        # The loader is made by `_get_dataloader`, which gives `compute_loss` what the collator returned.
+        (Trainer.get_train_dataloader, "self._get_dataloader("),
+        (Trainer._get_dataloader, "sampler_fn(dataset)"),
+        # The epoch's figures are handed in by name, and its parts are called in this order.
+        (Trainer._inner_training_loop, "steps_in_epoch=steps_in_epoch"),
+        (Trainer._inner_training_loop, "steps_trained_in_current_epoch=steps_trained_in_current_epoch"),
+        (Trainer._run_epoch, "self.callback_handler.on_epoch_end("),
+        (Trainer._run_epoch, "self._maybe_log_save_evaluate("),
+        (Trainer._prepare_for_training, "self._load_optimizer_and_scheduler(resume_from_checkpoint)"),
+        # The state is the last file of a checkpoint that a resumption needs.
+        (Trainer._save_checkpoint, "self.state.save_to_json("),
+        # The training stops, and the bar ends, at `state.max_steps`.
+        (DefaultFlowCallback.on_step_end, "state.global_step >= state.max_steps"),
+        (ProgressCallback.on_train_begin, "self.training_bar = tqdm(total=state.max_steps"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_the_course_is_what_it_was(owner, source):
+    assert source in inspect.getsource(owner)
+
+
+def test_the_state_is_saved_after_everything_that_a_resumption_needs():
+    body = inspect.getsource(Trainer._save_checkpoint)
+    order = [
+        "save_model(",
+        "_save_optimizer_and_scheduler(",
+        "_save_rng_state(",
+        "save_to_json(",
+        "rotate_checkpoints(",
+    ]
+    places = [body.index(call) for call in order]
+    assert places == sorted(places)
+
+
+def test_an_unknown_entry_of_the_stateful_callbacks_survives(tmp_path):
+    state = TrainerState(stateful_callbacks=[])
+    state.stateful_callbacks["KakurenboTrainer"] = {"args": {}, "attributes": {}}
+    state.save_to_json(str(tmp_path / "trainer_state.json"))
+    assert "KakurenboTrainer" in TrainerState.load_from_json(str(tmp_path / "trainer_state.json")).stateful_callbacks
+
+
+def test_callbacks_are_a_list_called_in_order():
+    handler = CallbackHandler([], None, None, None, None)
+    assert isinstance(handler.callbacks, list)
