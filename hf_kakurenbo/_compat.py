@@ -30,8 +30,8 @@ def require_supported_transformers(installed: str | None = None) -> None:
 def num_train_samples_argument(trainer: Any, samples_trained: int) -> float:
     """The `num_train_samples` with which `Trainer._finalize_training` reports the throughput of `samples_trained`.
 
-    Since 5.14 it is scaled by the share of the steps run in this call; before, it was taken as it is. May go when
-    the oldest supported release is 5.14.
+    Since 5.19 it is scaled by the share of the steps run in this call; before, it was taken as it is. May go when
+    the oldest supported release is 5.19.
     """
     if not hasattr(trainer, "_initial_global_step"):
         return samples_trained
