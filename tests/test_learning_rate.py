@@ -6,7 +6,7 @@ from transformers import SchedulerType, Trainer
 
 from hf_kakurenbo import KakurenboTrainer
 from hf_kakurenbo.hiding import AlignedScheduler
-from toy import LinearClassifier, make_trainer, samples, trained
+from toy import LinearClassifier, samples, trained
 
 EPOCHS = 5
 WITH_METRIC = {SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY}
@@ -55,11 +55,11 @@ def test_every_scheduler_of_transformers(tmp_path, kind, warmup):
 @pytest.mark.parametrize("make", USERS.values(), ids=USERS)
 def test_a_scheduler_of_the_users(tmp_path, make):
     def run(trainer_class, **options):
-        trainer = make_trainer(tmp_path, trainer_class, model=LinearClassifier, num_train_epochs=EPOCHS, **options)
-        trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1)
-        trainer.lr_scheduler = make(trainer.optimizer)
-        trainer.train()
-        return trainer
+        model = LinearClassifier()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        optimizers = {"optimizers": (optimizer, make(optimizer))}
+        options = {"num_train_epochs": EPOCHS, "trainer_options": optimizers, **options}
+        return trained(tmp_path, trainer_class, model=lambda: model, **options)
 
     options = {name: value for name, value in HIDING.items() if name != "model"}
     assert_arrives(run(Trainer), run(KakurenboTrainer, **options))

@@ -1,5 +1,6 @@
 """Every message that a person can meet with the trainer: at once, with the value and the way out."""
 
+import datasets
 import pytest
 import torch
 from torch import nn
@@ -21,7 +22,10 @@ class NoLength:
         return samples()[index]
 
 
-@pytest.mark.parametrize("dataset", [Stream(), NoLength()], ids=["stream", "no length"])
+HUB_STREAM = datasets.Dataset.from_dict({"x": [[0.0] * 16] * 50, "labels": [0] * 50}).to_iterable_dataset()
+
+
+@pytest.mark.parametrize("dataset", [Stream(), NoLength(), HUB_STREAM], ids=["stream", "no length", "of datasets"])
 @pytest.mark.parametrize("options", [{}, {"max_steps": 10}], ids=str)
 def test_a_dataset_without_a_length(tmp_path, dataset, options):
     with pytest.raises(ValueError, match=r"has no length and no random access.*map-style"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,10 @@ class RandomState:
 def untouched_random_state(device: torch.device | str = "cpu") -> Iterator[None]:
     """Leave every random generator as it was: those of the CPU, and that of `device`."""
     device = torch.device(device)
-    accelerators = [] if device.type == "cpu" else [device]
-    before = RandomState.capture()
-    with torch.random.fork_rng(devices=accelerators, device_type=device.type if accelerators else "cuda"):
-        try:
-            yield
-        finally:
-            before.restore()
+    with ExitStack() as afterwards:
+        if device.type == "mps":  # has one device, and generator functions that take none
+            afterwards.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
+        elif device.type != "cpu":
+            afterwards.enter_context(torch.random.fork_rng([device], device_type=device.type))
+        afterwards.callback(RandomState.capture().restore)
+        yield
