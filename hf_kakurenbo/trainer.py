@@ -34,11 +34,11 @@ from .data import (
     make_visible_sampler,
     untouched_random_state,
 )
-from .hiding import AlignedScheduler, HidingRun, SampleLedger, forward_only
+from .hiding import AlignedScheduler, HidingRun, SampleLedger, SampleStatistics, StatisticsFunction, forward_only
 from .hiding.checkpoint import LEDGER_NAME, load_state, save_state
 from .hiding.distributed import any_rank, require_agreement, world_size
 from .hiding.schedule import EpochPlan, plan_epoch
-from .hiding.statistics import StatisticsRule
+from .hiding.statistics import Classification, check_label_values, match_classification
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,10 @@ class _Training:
 
     run: HidingRun
     sampler: VisibleSampler
-    statistics: StatisticsRule
     id_name: str
+    label_names: list[str]
+    statistics_function: StatisticsFunction | None
+    labels_checked: bool = False
     resumed: dict[str, Any] = field(default_factory=dict)
     batch_ids: Tensor | None = None
     loader: Any = None
@@ -221,9 +223,18 @@ class KakurenboMixin(_Base):
         ids, training.batch_ids = training.batch_ids, None
         batch = dict(inputs)  # the parent may take the labels out
         loss, outputs = super().compute_loss(model, inputs, True, *args, **kwargs)
-        problem_type = getattr(getattr(self.model, "config", None), "problem_type", None)
-        training.run.record(ids, training.statistics(outputs, batch, problem_type))
+        training.run.record(ids, self._measure(training, outputs, batch))
         return (loss, outputs) if return_outputs else loss
+
+    def _measure(self, training: _Training, outputs: Any, batch: dict[str, Any]) -> SampleStatistics | Classification:
+        if training.statistics_function is not None:
+            return SampleStatistics(*training.statistics_function(outputs, batch))
+        problem_type = getattr(getattr(self.model, "config", None), "problem_type", None)
+        classification = match_classification(outputs, batch, training.label_names, problem_type)
+        if not training.labels_checked:
+            check_label_values(classification.labels)
+            training.labels_checked = True
+        return classification
 
     def _require_recorded(self, training: _Training) -> None:
         if training.batch_ids is not None:
@@ -273,10 +284,9 @@ class KakurenboMixin(_Base):
         self._training = training = _Training(
             run=HidingRun(len(self.train_dataset), policy, self.args.device, options.lr_compensation),
             sampler=self._sampler,
-            statistics=StatisticsRule(
-                resolve_statistics_function(options.statistics_fn), list(dict.fromkeys([*self.label_names, "labels"]))
-            ),
             id_name=options.sample_id_column,
+            label_names=list(dict.fromkeys([*self.label_names, "labels"])),
+            statistics_function=resolve_statistics_function(options.statistics_fn),
         )
         if resume_from_checkpoint is not None:
             position = self._resume(training, resume_from_checkpoint, position)

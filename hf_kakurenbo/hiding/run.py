@@ -13,7 +13,7 @@ from torch import Tensor
 from .ledger import Measurements, Recorder, SampleLedger
 from .policies import HidingPolicy
 from .schedule import compensated_learning_rate_scale
-from .statistics import SampleStatistics
+from .statistics import Classification, SampleStatistics
 
 _SAVED_SCALARS = (
     "epoch",
@@ -124,9 +124,12 @@ class HidingRun:
         finally:
             self._training_since = time.perf_counter()
 
-    def record(self, ids: Tensor, statistics: SampleStatistics) -> None:
-        """Record the statistics of a batch; see `Recorder.add`."""
-        self.recorder.add(ids, statistics)
+    def record(self, ids: Tensor, batch: SampleStatistics | Classification) -> None:
+        """Record a batch: its statistics, or the logits and labels from which they follow; see [`Recorder`]."""
+        if isinstance(batch, Classification):
+            self.recorder.add_classification(ids, batch)
+        else:
+            self.recorder.add(ids, batch)
 
     def finish_epoch(self) -> None:
         """Bring what was measured into the ledger, on every rank; a collective call."""

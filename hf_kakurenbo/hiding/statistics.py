@@ -35,6 +35,9 @@ class SampleStatistics(NamedTuple):
 StatisticsFunction: TypeAlias = Callable[[Any, Mapping[str, Any]], SampleStatistics]
 """From (what the model returned, the batch that it was given) to the statistics of the batch."""
 
+ClassificationRule: TypeAlias = Callable[[Tensor, Tensor], SampleStatistics]
+"""From (logits, labels) to the statistics, row by row."""
+
 
 @torch.no_grad()
 def single_label_statistics(logits: Tensor, labels: Tensor) -> SampleStatistics:
@@ -53,7 +56,7 @@ def single_label_statistics(logits: Tensor, labels: Tensor) -> SampleStatistics:
     log_confidence, predicted = log_probabilities.max(dim=1)
     masked = labels == IGNORE_INDEX
     loss = -log_probabilities.gather(1, labels.masked_fill(masked, 0).long().unsqueeze(1)).squeeze(1)
-    return SampleStatistics(loss.masked_fill(masked, torch.nan), predicted == labels, log_confidence.exp())
+    return SampleStatistics(loss.masked_fill(masked, torch.nan), predicted == labels, _exp(log_confidence))
 
 
 @torch.no_grad()
@@ -71,16 +74,26 @@ def soft_label_statistics(logits: Tensor, labels: Tensor) -> SampleStatistics:
     log_probabilities = torch.log_softmax(logits.detach().float(), dim=1)
     log_confidence, predicted = log_probabilities.max(dim=1)
     loss = -(labels.detach().float() * log_probabilities).sum(dim=1)
-    return SampleStatistics(loss, predicted == labels.argmax(dim=1), log_confidence.exp())
+    return SampleStatistics(loss, predicted == labels.argmax(dim=1), _exp(log_confidence))
 
 
-def classification_statistics(
+class Classification(NamedTuple):
+    """A batch of a classification, and the rule that fits it."""
+
+    rule: ClassificationRule
+    logits: Tensor
+    """(B, C)."""
+    labels: Tensor
+    """(B,) integers, or (B, C) floating point."""
+
+
+def match_classification(
     outputs: Any,
     inputs: Mapping[str, Any],
     label_names: Sequence[str] = ("labels",),
     problem_type: str | None = None,
-) -> SampleStatistics:
-    """Statistics of a batch by the classification rule that fits it.
+) -> Classification:
+    """Find logits and labels in a batch, and the rule that fits them.
 
     Args:
         outputs: what the model returned: a mapping with `"logits"`, a tuple that holds them, or the logits.
@@ -89,15 +102,11 @@ def classification_statistics(
         problem_type: `model.config.problem_type`, if there is one. Only `"single_label_classification"` and None
             are classifications with one answer.
 
-    Returns:
-        The statistics of [`single_label_statistics`] for integer labels (B,), of [`soft_label_statistics`] for
-        floating-point labels (B, C).
-
     Raises:
         ValueError: the batch has no labels, or no rule fits. The message says what the model returned and shows the
             function to write.
     """
-    labels = _find_labels(inputs, label_names)
+    labels = next((inputs[name] for name in label_names if inputs.get(name) is not None), None)
     if labels is None:
         raise ValueError(
             f"The batch has no labels, and hiding ranks samples by their loss on them. Looked for "
@@ -113,31 +122,26 @@ def classification_statistics(
             f"(problem type: {problem_type or 'not set'}).\n"
             f"The model returned {describe(outputs)}.\nThe batch holds {describe(inputs)}." + _HOW_TO_WRITE_ONE
         )
-    return rule(logits, labels)
+    return Classification(rule, logits, labels)
 
 
-class StatisticsRule:
-    """The rule by which a training gets its statistics: the user's function, or the built-in one that fits.
+def classification_statistics(
+    outputs: Any,
+    inputs: Mapping[str, Any],
+    label_names: Sequence[str] = ("labels",),
+    problem_type: str | None = None,
+) -> SampleStatistics:
+    """Statistics of a batch by the classification rule that fits it; for the arguments see [`match_classification`].
 
-    Args:
-        own: the user's function, if there is one.
-        label_names: the names under which a batch may hold the labels, for the built-in rules.
+    Returns:
+        The statistics of [`single_label_statistics`] for integer labels (B,), of [`soft_label_statistics`] for
+        floating-point labels (B, C).
+
+    Raises:
+        ValueError: the batch has no labels, or no rule fits.
     """
-
-    def __init__(self, own: StatisticsFunction | None, label_names: Sequence[str]) -> None:
-        self.own = own
-        self.label_names = tuple(label_names)
-        self._labels_checked = False
-
-    def __call__(self, outputs: Any, inputs: Mapping[str, Any], problem_type: str | None = None) -> SampleStatistics:
-        """The statistics of a batch; see [`classification_statistics`]."""
-        if self.own is not None:
-            return SampleStatistics(*self.own(outputs, inputs))
-        statistics = classification_statistics(outputs, inputs, self.label_names, problem_type)
-        if not self._labels_checked:
-            check_label_values(_find_labels(inputs, self.label_names))
-            self._labels_checked = True
-        return statistics
+    rule, logits, labels = match_classification(outputs, inputs, label_names, problem_type)
+    return rule(logits, labels)
 
 
 def check_label_values(labels: Tensor) -> None:
@@ -170,8 +174,9 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
-def _find_labels(inputs: Mapping[str, Any], label_names: Sequence[str]) -> Any:
-    return next((inputs[name] for name in label_names if inputs.get(name) is not None), None)
+def _exp(logarithms: Tensor) -> Tensor:
+    # In float32 a vectorised exponential may differ in the last bit from that of a row at the end of a batch.
+    return logarithms.double().exp().float()
 
 
 def _find_logits(outputs: Any) -> Tensor | None:
@@ -187,9 +192,7 @@ def _find_logits(outputs: Any) -> Tensor | None:
     return logits if isinstance(logits, Tensor) else None
 
 
-def _choose_rule(
-    logits: Tensor | None, labels: Any, problem_type: str | None
-) -> Callable[[Tensor, Tensor], SampleStatistics] | None:
+def _choose_rule(logits: Tensor | None, labels: Any, problem_type: str | None) -> ClassificationRule | None:
     if logits is None or not isinstance(labels, Tensor) or problem_type not in (None, "single_label_classification"):
         return None
     if logits.ndim != 2 or logits.shape[1] < 2:

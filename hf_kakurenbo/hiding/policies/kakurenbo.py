@@ -82,14 +82,17 @@ def lowest_loss(loss: np.ndarray, count: int) -> np.ndarray:
         count: 0..N.
     """
     finite = np.isfinite(loss)
+    num_finite = np.count_nonzero(finite)
     if count == 0:
         return np.zeros_like(finite)
-    if count >= np.count_nonzero(finite):
+    if count >= num_finite:
         return finite
-    ranked = np.where(finite, loss, np.inf)
+    ranked = loss.copy() if num_finite == len(loss) else np.where(finite, loss, np.float32(np.inf))
     ranked.partition(count - 1)
     threshold = ranked[count - 1]
-    chosen = (loss < threshold) & finite
-    missing = count - np.count_nonzero(chosen)
-    chosen[np.flatnonzero(loss == threshold)[:missing]] = True
+    chosen = np.less_equal(loss, threshold)
+    chosen &= finite
+    surplus = np.count_nonzero(chosen) - count
+    if surplus:
+        chosen[np.flatnonzero(loss == threshold)[-surplus:]] = False
     return chosen
