@@ -62,7 +62,8 @@ class _Training:
     id_name: str
     label_names: list[str]
     statistics_function: StatisticsFunction | None
-    labels_checked: bool = False
+    first_batch: bool = True
+    problem_type: str | None = None
     resumed: dict[str, Any] = field(default_factory=dict)
     batch_ids: Tensor | None = None
     loader: Any = None
@@ -192,6 +193,12 @@ class KakurenboMixin(_Base):
         finally:
             self.data_collator = users_collator
 
+    # Trainer would filter each example once more; the collator inside ours does it already.
+    def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
+        if isinstance(data_collator, IdentifyingCollator):
+            return data_collator
+        return super()._get_collator_with_removed_columns(data_collator, description=description)
+
     # ---- Loss ----
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -229,11 +236,12 @@ class KakurenboMixin(_Base):
     def _measure(self, training: _Training, outputs: Any, batch: dict[str, Any]) -> SampleStatistics | Classification:
         if training.statistics_function is not None:
             return SampleStatistics(*training.statistics_function(outputs, batch))
-        problem_type = getattr(getattr(self.model, "config", None), "problem_type", None)
-        classification = match_classification(outputs, batch, training.label_names, problem_type)
-        if not training.labels_checked:
+        if training.first_batch:  # a model may set its problem type in its first forward pass
+            training.problem_type = getattr(getattr(self.model, "config", None), "problem_type", None)
+        classification = match_classification(outputs, batch, training.label_names, training.problem_type)
+        if training.first_batch:
             check_label_values(classification.labels)
-            training.labels_checked = True
+            training.first_batch = False
         return classification
 
     def _require_recorded(self, training: _Training) -> None:
@@ -481,7 +489,8 @@ class KakurenboMixin(_Base):
 
     # Trainer logs, evaluates and saves here, inside the epoch: time that hiding neither costs nor saves.
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        if self._training is None or self._training.run.epoch_finished:
+        does_something = self.control.should_log or self.control.should_evaluate or self.control.should_save
+        if self._training is None or self._training.run.epoch_finished or not does_something:
             super()._maybe_log_save_evaluate(*args, **kwargs)
             return
         with self._training.run.clock_stopped():

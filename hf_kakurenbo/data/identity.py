@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 
+class IdentifiedExamples(list[Any]):
+    """The examples of a batch, with their ids beside them.
+
+    Args:
+        ids: the indices of the examples.
+        examples: as many examples.
+    """
+
+    def __init__(self, ids: Sequence[int], examples: Sequence[Any]) -> None:
+        super().__init__(examples)
+        self.ids = ids
+
+
 class IdentifiedDataset(Dataset[tuple[int, Any]]):
-    """A map-style dataset whose examples come as (id, example), the id being the index.
+    """A map-style dataset whose examples come with their ids, an id being the index.
+
+    `dataset[i]` is (i, example); a batch, which is how a DataLoader asks, is an [`IdentifiedExamples`].
 
     Args:
         dataset: any dataset with `__len__` and `__getitem__`; batched access through `__getitems__` is kept.
@@ -25,10 +41,10 @@ class IdentifiedDataset(Dataset[tuple[int, Any]]):
     def __getitem__(self, index: int) -> tuple[int, Any]:
         return index, self.dataset[index]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, Any]]:
+    def __getitems__(self, indices: Sequence[int]) -> IdentifiedExamples:
         fetch = getattr(self.dataset, "__getitems__", None)
         examples = fetch(indices) if fetch else [self.dataset[index] for index in indices]
-        return list(zip(indices, examples, strict=True))
+        return IdentifiedExamples(indices, examples)
 
     def set_epoch(self, epoch: int) -> None:
         """Hand the epoch on to a dataset that wants to know it."""
@@ -37,7 +53,7 @@ class IdentifiedDataset(Dataset[tuple[int, Any]]):
 
 
 class IdentifyingCollator:
-    """Collates (id, example) pairs: the examples by the user's collator, the ids into one more entry of the batch.
+    """Collates examples by the user's collator, and adds their ids as one more entry of the batch.
 
     Args:
         collator: from a list of examples to a mutable mapping.
@@ -48,14 +64,13 @@ class IdentifyingCollator:
         self.collator = collator
         self.id_name = id_name
 
-    def __call__(self, pairs: Sequence[tuple[int, Any]]) -> Any:
+    def __call__(self, examples: IdentifiedExamples) -> Any:
         """Collate a batch.
 
         Raises:
             TypeError: the user's collator returned something that is not a mapping.
             ValueError: it already uses the name of the id.
         """
-        ids, examples = zip(*pairs, strict=True)
         batch = self.collator(list(examples))
         if not isinstance(batch, Mapping):
             raise TypeError(
@@ -67,5 +82,5 @@ class IdentifyingCollator:
                 f"The batch that the data collator returned already has an entry {self.id_name!r}, under which the "
                 "ids of the samples travel. Rename it, or set `KakurenboConfig(sample_id_column=...)` to another name."
             )
-        batch[self.id_name] = torch.tensor(ids, dtype=torch.int64)  # type: ignore[index]
+        batch[self.id_name] = torch.from_numpy(np.array(examples.ids, dtype=np.int64))  # type: ignore[index]
         return batch

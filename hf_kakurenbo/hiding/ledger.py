@@ -199,7 +199,7 @@ class Recorder:
         if logits.numel() > self._WAITING_ELEMENTS:
             self.add(ids, rule(logits, labels))
             return
-        kind = (rule, logits.shape[1:], labels.shape[1:], labels.dtype)
+        kind = (rule, logits.shape[1], labels.ndim, labels.dtype)
         if kind != self._waiting_kind:
             self._settle()
             self._waiting_kind = kind
