@@ -1,0 +1,145 @@
+"""The vectorised policy against a slow literal transcription of the method."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_kakurenbo import SampleLedger
+from hf_kakurenbo.hiding import HidingPolicy, KakurenboPolicy, Selection, create_policy, list_policies, register_policy
+from hf_kakurenbo.hiding.policies import base
+from toy import same_tensors
+
+# Few distinct values, so that ties are common; and what a diverging training records.
+LOSSES = st.sampled_from([0.0, -0.0, 1e-30, 0.1, 0.1, 0.5, 2.0, 7.5, math.inf, -math.inf, math.nan])
+SAMPLES = st.lists(
+    st.tuples(LOSSES | st.floats(0, 10, width=32), st.booleans(), st.sampled_from([0.0, 0.3, 0.7, 0.71, 1.0])),
+    min_size=1,
+    max_size=40,
+)
+FRACTIONS = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, 0.999]) | st.floats(0, 1, exclude_max=True)
+
+
+def ledger_of(samples):
+    ledger = SampleLedger(len(samples))
+    for index, (loss, correct, confidence) in enumerate(samples):
+        ledger.loss[index], ledger.correct[index], ledger.confidence[index] = loss, correct, confidence
+    return ledger
+
+
+def literally(samples, fraction, factor, warm, threshold, move_back):
+    """One epoch's selection, sample by sample."""
+    num_candidates = 0 if warm else math.floor(fraction * factor * len(samples))
+    rank = lambda index: (samples[index][0] if math.isfinite(samples[index][0]) else math.inf, index)  # noqa: E731
+    candidates = sorted(range(len(samples)), key=rank)[:num_candidates]
+    hidden = set()
+    for index in candidates:
+        loss, correct, confidence = samples[index]
+        sure = np.float32(confidence) >= threshold
+        if math.isfinite(loss) and (not move_back or (correct and sure)):
+            hidden.add(index)
+    return hidden, num_candidates
+
+
+@given(
+    samples=SAMPLES,
+    fraction=FRACTIONS,
+    threshold=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    move_back=st.booleans(),
+    place=st.sampled_from([(0, 0.0, 1.0), (1, 0.1, 1.0), (3, 0.3, 0.8), (7, 0.7, 0.6), (9, 0.95, 0.4)]),
+)
+def test_it_is_the_method_word_for_word(samples, fraction, threshold, move_back, place):
+    epoch, progress, factor = place
+    policy = KakurenboPolicy(max_hidden_fraction=fraction, confidence_threshold=threshold, move_back=move_back)
+    ledger = ledger_of(samples)
+    before = {name: tensor.clone() for name, tensor in ledger.state_dict().items()}
+    selection = policy.select(ledger, epoch, progress)
+    expected, num_candidates = literally(samples, fraction, factor, epoch == 0, threshold, move_back)
+    assert set(selection.hidden.nonzero().squeeze(1).tolist()) == expected
+    assert selection.candidates == num_candidates
+    assert selection.moved_back == num_candidates - len(expected)
+    assert not bool(selection.hidden.all()), "at least one sample stays"
+    assert same_tensors(before, ledger.state_dict()), "the policy changed the ledger"
+
+
+@pytest.mark.parametrize(("correct", "hidden"), [(True, 30), (False, 0)], ids=["all correct", "none correct"])
+def test_all_alike(correct, hidden):
+    ledger = ledger_of([(0.5, correct, 0.9)] * 100)
+    selection = KakurenboPolicy().select(ledger, 1, 0.0)
+    assert selection.hidden.nonzero().squeeze(1).tolist() == list(range(hidden))
+    assert selection.moved_back == 30 - hidden
+
+
+def test_nothing_measured_hides_nothing():
+    assert not KakurenboPolicy(move_back=False).select(SampleLedger(10), 1, 0.0).hidden.any()
+
+
+def test_a_large_ledger_with_ties():
+    generator = np.random.default_rng(0)
+    ledger = SampleLedger(100_000)
+    ledger.loss.copy_(torch.from_numpy(generator.integers(0, 50, 100_000).astype(np.float32)))
+    selection = KakurenboPolicy(move_back=False).select(ledger, 1, 0.0)
+    expected = np.argsort(ledger.loss.numpy(), kind="stable")[:30_000]
+    assert set(selection.hidden.nonzero().squeeze(1).tolist()) == set(expected.tolist())
+
+
+@pytest.mark.parametrize(("interval", "epochs"), [(1, [0, 1, 2, 3]), (2, [1, 3]), (3, [2])])
+def test_refresh_interval(interval, epochs):
+    policy = KakurenboPolicy(refresh_interval=interval)
+    assert [epoch for epoch in range(4) if policy.wants_refresh(epoch)] == epochs
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_hidden_fraction": 1.0}, r"max_hidden_fraction=1.0 is not in \[0, 1\)"),
+        ({"max_hidden_fraction": -0.1}, r"max_hidden_fraction=-0.1 is not in"),
+        ({"confidence_threshold": 1.1}, r"confidence_threshold=1.1 is not in \[0, 1\]"),
+        ({"confidence_threshold": float("nan")}, "confidence_threshold=nan"),
+        ({"max_hidden_fraction": float("nan")}, "max_hidden_fraction=nan"),
+        ({"refresh_interval": 0}, "refresh_interval=0 must be a whole number of epochs, 1 or more"),
+        ({"refresh_interval": 1.5}, "refresh_interval=1.5"),
+        ({"hiding_warmup_epochs": -1}, "hiding_warmup_epochs=-1 must be a whole number"),
+        ({"fraction_milestones": [0.0, 0.5]}, "2 values.*4.*one factor for each milestone"),
+        ({"fraction_milestones": [0.0, 0.5, 0.5, 0.8]}, "must start at 0 and rise"),
+        ({"fraction_milestones": [0.1, 0.3, 0.6, 0.8]}, "must start at 0 and rise"),
+        ({"fraction_milestones": [0.0, 0.3, 0.6, 1.0]}, "must stay below 1"),
+        ({"fraction_milestones": [], "fraction_factors": []}, "must start at 0"),
+        ({"fraction_factors": [1.0, 0.8, 0.6, 1.4]}, r"must each be in \[0, 1\]"),
+    ],
+    ids=str,
+)
+def test_a_value_out_of_its_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        KakurenboPolicy(**options)
+
+
+def test_an_unknown_name_gets_the_list_and_the_nearest():
+    with pytest.raises(ValueError, match=r"Unknown hiding_policy 'kakurembo'. Did you mean 'kakurenbo'\?.*'none'"):
+        create_policy("kakurembo", {})
+    with pytest.raises(ValueError, match=r"Unknown hiding_policy 'xyz'. Known policies: 'none'.*'kakurenbo'"):
+        create_policy("xyz", {})
+
+
+def test_a_policy_of_the_users(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @register_policy("nothing")
+    class Nothing(HidingPolicy):
+        def __init__(self, refresh_interval=1):
+            self.refresh_interval = refresh_interval
+
+        def select(self, ledger, epoch, progress):
+            return Selection(torch.zeros(len(ledger), dtype=torch.bool), 0)
+
+        def wants_refresh(self, epoch):
+            return False
+
+    policy = create_policy("nothing", {"refresh_interval": 4, "max_hidden_fraction": 0.3})
+    assert (type(policy), policy.refresh_interval) == (Nothing, 4)
+    assert "nothing" in list_policies()
+    with pytest.raises(ValueError, match="'nothing' is taken by"):
+        register_policy("nothing")(type("Other", (Nothing,), {}))
