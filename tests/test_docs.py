@@ -1,0 +1,56 @@
+"""What the documentation shows runs, and what it says is so."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_kakurenbo import HidingArguments
+from hf_kakurenbo.hiding import create_policy
+from hf_kakurenbo.hiding.policies import base
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def code_blocks(page):
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_loop_without_a_trainer_hides_and_learns():
+    loop = code_blocks("docs/method.md")[0]
+    assert len(re.findall(r"# \d+$", loop, re.MULTILINE)) == 10
+    check = "\nimport sys\nassert 'transformers' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", loop + check], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"epoch \d+: (\d+) hidden, ([\d.]+)% correct", done.stdout)
+    assert len(lines) == 15
+    assert int(lines[0][0]) == 0
+    assert max(int(hidden) for hidden, _ in lines) > 100
+    assert float(lines[-1][1]) > 95
+
+
+def test_the_policy_of_your_own_is_found_by_name(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    exec(code_blocks("docs/method.md")[1], {})
+    from hf_kakurenbo import SampleLedger
+
+    selection = create_policy("random_share", {"max_hidden_fraction": 0.5}).select(SampleLedger(1000), 1, 0.0)
+    assert 400 < selection.candidates < 600
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_the_options_in_the_readme_are_those_of_the_config():
+    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    defaults = HidingArguments()
+    expected = [(f.name, repr(getattr(defaults, f.name)).replace("'", '"')) for f in dataclasses.fields(defaults)]
+    assert rows == expected
