@@ -1,0 +1,115 @@
+"""The options: their defaults, their flags, their checks."""
+
+import json
+from dataclasses import dataclass, fields
+
+import pytest
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArguments
+
+from hf_kakurenbo import HidingArguments, KakurenboConfig, SampleStatistics
+from hf_kakurenbo.config import hiding_arguments, resolve_statistics_function
+
+DEFAULTS = {
+    "hiding_policy": "kakurenbo",
+    "max_hidden_fraction": 0.3,
+    "fraction_milestones": [0.0, 0.3, 0.6, 0.8],
+    "fraction_factors": [1.0, 0.8, 0.6, 0.4],
+    "hiding_warmup_epochs": 1,
+    "confidence_threshold": 0.7,
+    "move_back": True,
+    "lr_compensation": True,
+    "refresh_interval": 1,
+    "sample_id_column": "sample_id",
+    "statistics_fn": None,
+}
+
+
+def statistics(outputs, inputs):
+    return SampleStatistics(*outputs)
+
+
+def parse(tmp_path, *flags):
+    [config] = HfArgumentParser(KakurenboConfig).parse_args_into_dataclasses(["--output_dir", str(tmp_path), *flags])
+    return config
+
+
+def test_defaults(tmp_path):
+    options = parse(tmp_path)
+    assert {option.name: getattr(options, option.name) for option in fields(HidingArguments)} == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "value"),
+    [
+        (["--hiding_policy", "none"], "hiding_policy", "none"),
+        (["--max_hidden_fraction", "0.5"], "max_hidden_fraction", 0.5),
+        (["--hiding_warmup_epochs", "3"], "hiding_warmup_epochs", 3),
+        (["--confidence_threshold", "0.9"], "confidence_threshold", 0.9),
+        (["--no_move_back"], "move_back", False),
+        (["--move_back", "false"], "move_back", False),
+        (["--no_lr_compensation"], "lr_compensation", False),
+        (["--refresh_interval", "2"], "refresh_interval", 2),
+        (["--sample_id_column", "row"], "sample_id_column", "row"),
+        (["--statistics_fn", "test_config:statistics"], "statistics_fn", "test_config:statistics"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_flags(tmp_path, flags, name, value):
+    assert getattr(parse(tmp_path, *flags), name) == value
+
+
+def test_flags_of_lists(tmp_path):
+    options = parse(tmp_path, "--fraction_milestones", "0", "0.5", "--fraction_factors", "1", "0.5")
+    assert (options.fraction_milestones, options.fraction_factors) == ([0.0, 0.5], [1.0, 0.5])
+
+
+def test_every_flag_has_a_help_text():
+    assert all(option.metadata["help"] for option in fields(HidingArguments))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_hidden_fraction": 1.0}, r"max_hidden_fraction=1.0 is not in \[0, 1\)"),
+        ({"hiding_policy": "kakurenbu"}, "Did you mean 'kakurenbo'"),
+        ({"sample_id_column": ""}, "sample_id_column is empty"),
+        ({"statistics_fn": lambda outputs, inputs: None}, "cannot be pickled.*top level of a module"),
+        ({"statistics_fn": 3}, "statistics_fn=3 must be a function"),
+        ({"statistics_fn": "no.such.module:function"}, "names no function that can be imported"),
+        ({"statistics_fn": "test_config:missing"}, "names no function that can be imported"),
+        ({"statistics_fn": "statistics"}, "package.module:function"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_told_at_construction(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        KakurenboConfig(output_dir=str(tmp_path), **options)
+
+
+def test_a_wrong_flag_ends_with_the_message(tmp_path):
+    with pytest.raises(ValueError, match="refresh_interval=0"):
+        parse(tmp_path, "--refresh_interval", "0")
+
+
+@pytest.mark.parametrize("function", [statistics, "test_config:statistics"], ids=["function", "name"])
+def test_a_statistics_function_is_found_and_written_down_by_name(tmp_path, function):
+    config = KakurenboConfig(output_dir=str(tmp_path), statistics_fn=function)
+    assert resolve_statistics_function(config.statistics_fn) is statistics
+    assert json.loads(config.to_json_string())["statistics_fn"] == "test_config:statistics"
+
+
+def test_other_training_arguments_with_the_options(tmp_path):
+    @dataclass
+    class KakurenboSeq2SeqConfig(HidingArguments, Seq2SeqTrainingArguments):
+        pass
+
+    config = KakurenboSeq2SeqConfig(output_dir=str(tmp_path), max_hidden_fraction=0.2, predict_with_generate=True)
+    assert hiding_arguments(config) is config
+    assert config.to_dict()["max_hidden_fraction"] == 0.2
+    with pytest.raises(ValueError, match="confidence_threshold=2"):
+        KakurenboSeq2SeqConfig(output_dir=str(tmp_path), confidence_threshold=2)
+
+
+def test_plain_arguments_get_the_defaults(tmp_path):
+    options = hiding_arguments(TrainingArguments(output_dir=str(tmp_path)))
+    assert {option.name: getattr(options, option.name) for option in fields(HidingArguments)} == DEFAULTS
