@@ -1,0 +1,339 @@
+"""What the example scripts share: arguments, data splits, the trainings with and without hiding, the table."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+import torch
+import transformers
+from datasets import ClassLabel, Dataset, DatasetDict
+from transformers import (
+    EvalPrediction,
+    HfArgumentParser,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_kakurenbo import KakurenboConfig
+from hf_kakurenbo.config import NO_HIDING
+
+LAST = "last"
+"""The value of `--resume_from_checkpoint` that means the newest checkpoint in `--output_dir`."""
+
+HIDDEN_SHARE = "kakurenbo/hidden_fraction"
+
+# Of every job; a command line or a JSON file goes before them.
+_DEFAULTS = {"do_train": True, "do_eval": True}
+# Of the job that runs when no data is named: quiet, nothing kept but the model, and compared.
+_BUILTIN_DEFAULTS = {
+    "compare": True,
+    "disable_tqdm": True,
+    "logging_strategy": "epoch",
+    "save_strategy": "no",
+    "report_to": "none",
+    "dataloader_pin_memory": False,
+    "train_val_split": 0.25,
+}
+
+
+@dataclass
+class CommonDataArguments:
+    """The data arguments that do not depend on the kind of data."""
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "A dataset of the hub, or a folder that `load_dataset` reads."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
+    label_column_name: str = field(default="label", metadata={"help": "The column with the classes."})
+    train_val_split: float = field(
+        default=0.15, metadata={"help": "Share split off for validation if the data has no such split, in (0, 1)."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many samples at most."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many samples at most."})
+    compare: bool = field(
+        default=False,
+        metadata={
+            "help": "Train a second time from the same seed, without hiding, and compare. On when no data is named; "
+            "`--compare false` turns it off."
+        },
+    )
+
+
+def parse_arguments(
+    classes: Sequence[type], data_flags: Sequence[str], builtin_defaults: dict[str, Any]
+) -> tuple[Any, ...]:
+    """Read the command line, or the JSON file that is its only argument.
+
+    Args:
+        classes: the dataclasses to fill.
+        data_flags: the arguments that name data of the user's own.
+        builtin_defaults: defaults of the job that runs when none of them is given.
+
+    Returns:
+        One object for each class. Ends the program, with a message, if a value is wrong.
+    """
+    parser = HfArgumentParser(classes, usage="%(prog)s [options], or %(prog)s OPTIONS.json; --help lists the options")
+    given: dict[str, Any] | None = None
+    if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
+        given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        names = given
+    else:
+        names = vars(parser.parse_known_args()[0])
+    builtin = not any(names.get(flag) for flag in data_flags)
+    defaults = {**_DEFAULTS, **(_BUILTIN_DEFAULTS | builtin_defaults if builtin else {})}
+    try:
+        if given is not None:
+            return tuple(parser.parse_dict({**defaults, **given}))
+        parser.set_defaults(**defaults)
+        return tuple(parser.parse_args_into_dataclasses())
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def use_one_thread() -> None:
+    """Compute on one thread, unless the environment says otherwise.
+
+    Networks as small as those of the built-in jobs gain next to nothing from a second thread, and wait long for it
+    when other programs keep the cores busy.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
+# ---- Data ----
+
+
+def with_validation(data: DatasetDict, share: float, seed: int) -> DatasetDict:
+    """The data as a train and a validation split, the latter split off if there is none.
+
+    Raises:
+        ValueError: there is no train split.
+    """
+    if "train" not in data:
+        raise ValueError(f'The data has no "train" split; it has: {", ".join(data)}.')
+    for name in ("validation", "test"):
+        if name in data:
+            return DatasetDict(train=data["train"], validation=data[name])
+    split = data["train"].train_test_split(share, seed=seed)
+    return DatasetDict(train=split["train"], validation=split["test"])
+
+
+def require_columns(data: DatasetDict, **columns: str | None) -> None:
+    """Check that the columns which some arguments name are there.
+
+    Raises:
+        ValueError: one is not; the message names the argument and the columns there are.
+    """
+    for argument, column in columns.items():
+        if column is not None and column not in data["train"].column_names:
+            raise ValueError(
+                f"The data has no column {column!r}; it has: {', '.join(data['train'].column_names)}. Name the right "
+                f"one with --{argument}."
+            )
+
+
+def with_class_labels(data: DatasetDict, column: str) -> DatasetDict:
+    """The data with a label column of the type `ClassLabel`, its classes those of the train split."""
+    if isinstance(data["train"].features[column], ClassLabel):
+        return data
+    classes = ClassLabel(names=[str(value) for value in sorted(data["train"].unique(column))])
+    return data.map(lambda row: {column: classes.str2int(str(row[column]))}).cast_column(column, classes)
+
+
+def at_most(dataset: Dataset, count: int | None, seed: int) -> Dataset:
+    """The dataset, or so many samples of it, drawn with the seed."""
+    if count is None or count >= len(dataset):
+        return dataset
+    return dataset.shuffle(seed=seed).select(range(count))
+
+
+def accuracy_metric() -> Callable[[EvalPrediction], dict[str, float]]:
+    """A `compute_metrics` that gives the accuracy, from the metric beside this file."""
+    # In memory: the ranks of one machine would share, and lock, the file that it writes otherwise.
+    metric = evaluate.load(str(Path(__file__).parent / "metrics" / "accuracy"), keep_in_memory=True)
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        return metric.compute(predictions=np.argmax(prediction.predictions, axis=1), references=prediction.label_ids)
+
+    return compute_metrics
+
+
+# ---- Training ----
+
+
+@dataclass
+class Outcome:
+    """What one training came to.
+
+    Attributes:
+        title: with or without hiding.
+        accuracy: in [0, 1], or None if it was not evaluated.
+        backpropagated: samples that were trained on.
+        without_hiding: samples that the same epochs train on when nothing is hidden.
+        forward_only: samples that were only looked at.
+        seconds: wall time of the training.
+        time_saved: seconds that hiding saved by the trainer's own estimate.
+    """
+
+    title: str
+    accuracy: float | None
+    backpropagated: int
+    without_hiding: int
+    forward_only: int
+    seconds: float
+    time_saved: float
+
+
+def run(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, compare: bool) -> None:
+    """Train and evaluate, a second time without hiding if asked, and print the table.
+
+    Args:
+        make_trainer: makes a trainer with a new model; called once for each training, after the seed was set.
+        args: the training arguments. The second training saves into a folder of its own in their output folder.
+        compare: whether to train a second time.
+    """
+    _say(args, _facts(args))
+    if args.disable_tqdm:
+        datasets.disable_progress_bars()
+        transformers.utils.logging.disable_progress_bar()
+    if args.do_train:
+        _train_and_compare(make_trainer, args, compare)
+    else:
+        _evaluate(_seeded(make_trainer, args))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def format_table(outcomes: Sequence[Outcome]) -> str:
+    """The outcomes of one training, or of two, side by side, and a line that says what was saved."""
+    rows = [
+        ["", *(outcome.title for outcome in outcomes)],
+        ["accuracy", *("-" if each.accuracy is None else f"{each.accuracy:.2%}" for each in outcomes)],
+        ["samples backpropagated", *(f"{outcome.backpropagated:,}" for outcome in outcomes)],
+        ["samples forward-only", *(f"{outcome.forward_only:,}" for outcome in outcomes)],
+        ["wall time", *(f"{outcome.seconds:.1f} s" for outcome in outcomes)],
+    ]
+    lines = [f"{row[0]:<24}" + "".join(f"{cell:>18}" for cell in row[1:]) for row in rows]
+    rule = "-" * len(lines[0])
+    return "\n".join([lines[0], rule, *lines[1:], rule, _saved(outcomes)])
+
+
+def _saved(outcomes: Sequence[Outcome]) -> str:
+    first, last = outcomes[0], outcomes[-1]
+    if first is last:
+        seconds, origin = first.time_saved, ", by the trainer's estimate"
+    else:
+        seconds, origin = last.seconds - first.seconds, f" of {last.seconds:.1f} s"
+    left_out = 1 - first.backpropagated / max(last.without_hiding, 1)
+    time = f"and {seconds:.1f} s{origin}" if seconds >= 0 else f"but it took {-seconds:.1f} s more{origin}"
+    return f"Saved: {left_out:.1%} of the samples backpropagated, {time}."
+
+
+def _train_and_compare(
+    make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, compare: bool
+) -> None:
+    checkpoint = _checkpoint(args)
+    outcomes = [_train(make_trainer, args, checkpoint)]
+    if compare and args.hiding_policy != NO_HIDING:
+        plain = copy.copy(args)
+        plain.hiding_policy = NO_HIDING
+        plain.output_dir = str(Path(args.output_dir) / "without_hiding")
+        outcomes.append(_train(make_trainer, plain, None))
+    _say(args, f"\n{format_table(outcomes)}")
+    if checkpoint is not None:
+        _say(args, "The training with hiding was resumed: its wall time is that of this session alone.")
+
+
+def _train(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, resume: str | None) -> Outcome:
+    title = "without hiding" if args.hiding_policy == NO_HIDING else "with hiding"
+    _say(args, f"\nTraining {title}" + (f", from {resume}" if resume else ""))
+    trainer = _seeded(make_trainer, args)
+    metrics = trainer.train(resume_from_checkpoint=resume).metrics
+    trainer.save_model()
+    trainer.log_metrics("train", metrics)
+    trainer.save_metrics("train", metrics)
+    trainer.save_state()
+    full = round(trainer.state.epoch * len(trainer.train_dataset))
+    return Outcome(
+        title=title,
+        accuracy=_evaluate(trainer).get("eval_accuracy") if args.do_eval else None,
+        backpropagated=metrics.get("kakurenbo/trained_samples", full),
+        without_hiding=full,
+        forward_only=metrics.get("kakurenbo/refreshed_samples", 0),
+        seconds=metrics["train_runtime"],
+        time_saved=metrics.get("kakurenbo/time_saved", 0.0),
+    )
+
+
+def _evaluate(trainer: Trainer) -> dict[str, float]:
+    metrics = trainer.evaluate()
+    trainer.log_metrics("eval", metrics)
+    trainer.save_metrics("eval", metrics)
+    return metrics
+
+
+def _seeded(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig) -> Trainer:
+    set_seed(args.seed)
+    trainer = make_trainer(args)
+    if args.disable_tqdm:
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(_EpochLines())
+    return trainer
+
+
+def _checkpoint(args: KakurenboConfig) -> str | None:
+    """The folder that `--resume_from_checkpoint` means; a word about what is there and was not asked for."""
+    newest = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    wanted = args.resume_from_checkpoint
+    if wanted == LAST:
+        if newest is None:
+            _say(args, f"{args.output_dir} holds no checkpoint yet: the training starts at its beginning.")
+        return newest
+    if wanted is None and newest is not None:
+        _say(args, f"The training starts anew. To go on from {newest}: --resume_from_checkpoint {LAST}")
+    return wanted
+
+
+def _facts(args: KakurenboConfig) -> str:
+    batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    hiding = "nothing is hidden" if args.hiding_policy == NO_HIDING else f"F = {args.max_hidden_fraction:g}"
+    return f"World size {args.world_size} | {hiding} | global batch {batch} | seed {args.seed} | {args.device}"
+
+
+def _say(args: TrainingArguments, text: str) -> None:
+    if args.process_index == 0:
+        print(text, flush=True)
+
+
+class _EpochLines(TrainerCallback):
+    """Prints a short line where `PrinterCallback` prints a dictionary longer than a terminal is wide."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any],
+        **kwargs: Any,
+    ) -> None:
+        if "loss" not in logs or not state.is_world_process_zero:
+            return
+        line = f"epoch {state.epoch:6.2f} of {state.num_train_epochs}   loss {float(logs['loss']):7.4f}"
+        shares = [entry[HIDDEN_SHARE] for entry in state.log_history if HIDDEN_SHARE in entry]
+        print(f"{line}   hidden {shares[-1]:6.1%}" if shares else line, flush=True)
