@@ -70,7 +70,7 @@ class ModelArguments:
     model_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "A pretrained model, of the hub or in a folder; `timm/NAME` for timm's. It goes before --timm_model."
+            "help": "A pretrained model, of the hub or in a folder; `timm/NAME` for timm's. Goes before --timm_model."
         },
     )
     timm_model: str | None = field(
@@ -99,7 +99,7 @@ class DataTrainingArguments(CommonDataArguments):
 
 @dataclass
 class ImageFormat:
-    """What a model takes: square images of so many pixels a side, normalised with a mean and a deviation per channel."""
+    """What a model takes: square images of so many pixels a side, normalised by a mean and a deviation per channel."""
 
     size: int
     mean: list[float]
@@ -128,9 +128,7 @@ def load_images(data_args: DataTrainingArguments, seed: int) -> DatasetDict:
     else:
         data = DatasetDict(train=digits())
     data = with_validation(data, data_args.train_val_split, seed)
-    require_columns(
-        data, image_column_name=data_args.image_column_name, label_column_name=data_args.label_column_name
-    )
+    require_columns(data, image_column_name=data_args.image_column_name, label_column_name=data_args.label_column_name)
     data = with_class_labels(data, data_args.label_column_name)
     data["train"] = at_most(data["train"], data_args.max_train_samples, seed)
     data["validation"] = at_most(data["validation"], data_args.max_eval_samples, seed)

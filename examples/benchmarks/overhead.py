@@ -467,8 +467,8 @@ def selection(settings: Settings) -> str:
             ["samples", "`select`", "with the rest of `begin_epoch`", "a plain sort", "ledger", "memory in `select`"],
             rows,
         )
-        + "\n\nTarget: 14 million under 0.1 s, at most 12 bytes a sample. Memory in `select`: the rise of the process's "
-        "largest resident size (`VmHWM`) while it runs, the mask it returns included."
+        + "\n\nTarget: 14 million under 0.1 s, at most 12 bytes a sample. Memory in `select`: the rise of the "
+        "process's largest resident size (`VmHWM`) while it runs, the mask it returns included."
     )
 
 
