@@ -77,10 +77,20 @@ def test_nothing_measured_hides_nothing():
     assert not KakurenboPolicy(move_back=False).select(SampleLedger(10), 1, 0.0).hidden.any()
 
 
-def test_a_large_ledger_with_ties():
-    generator = np.random.default_rng(0)
+@pytest.mark.parametrize(
+    "losses",
+    [
+        lambda generator: generator.integers(0, 50, 100_000),
+        lambda generator: generator.lognormal(size=100_000),
+        lambda generator: np.arange(100_000),
+        lambda generator: np.arange(100_000) % 7 * 1000 + np.arange(100_000) // 7,  # in step with a sample of every nth
+        lambda generator: np.where(np.arange(100_000) % 6, 0.0, generator.random(100_000)),
+    ],
+    ids=["ties", "usual", "sorted", "periodic", "mostly zero"],
+)
+def test_a_large_ledger(losses):
     ledger = SampleLedger(100_000)
-    ledger.loss.copy_(torch.from_numpy(generator.integers(0, 50, 100_000).astype(np.float32)))
+    ledger.loss.copy_(torch.from_numpy(losses(np.random.default_rng(0)).astype(np.float32)))
     selection = KakurenboPolicy(move_back=False).select(ledger, 1, 0.0)
     expected = np.argsort(ledger.loss.numpy(), kind="stable")[:30_000]
     assert set(selection.hidden.nonzero().squeeze(1).tolist()) == set(expected.tolist())
