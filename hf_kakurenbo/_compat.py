@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from packaging.version import Version
+from torch import nn
 
 TRANSFORMERS_MINIMUM, TRANSFORMERS_BELOW = "5.4", "6"
 
@@ -37,3 +38,21 @@ def num_train_samples_argument(trainer: Any, samples_trained: int) -> float:
         return samples_trained
     steps = trainer.state.global_step - trainer._initial_global_step
     return samples_trained * trainer.state.max_steps / max(steps, 1)
+
+
+def load_renamed_weights(model: nn.Module, checkpoint: str) -> Any:
+    """Load the weights of a checkpoint whose names in the file are not the names in the model.
+
+    `save_pretrained` writes the weights of some models (ViT is one) under the names that they have on the hub, and
+    `from_pretrained` translates them back. Trainer's resume and its `load_best_model_at_end` do not, and go on with
+    the weights that the model happens to have (ViT: in 5.23, not in 5.4). May go when Trainer translates the names.
+
+    Args:
+        model: a `PreTrainedModel`, which gets the weights.
+        checkpoint: the folder.
+
+    Returns:
+        What `load_state_dict` returned.
+    """
+    saved = type(model).from_pretrained(checkpoint)  # type: ignore[attr-defined]
+    return model.load_state_dict(saved.state_dict(), strict=False)

@@ -18,12 +18,12 @@ import datasets
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import IterableDataset
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.optimization import GreedyLR
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
-from ._compat import num_train_samples_argument
+from ._compat import load_renamed_weights, num_train_samples_argument
 from .config import create_configured_policy, hiding_arguments, resolve_statistics_function
 from .data import (
     IdentifiedDataset,
@@ -103,6 +103,7 @@ class KakurenboMixin(_Base):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._training: _Training | None = None
         self._sampler: VisibleSampler | None = None
+        self._weights_folder: str | None = None
         super().__init__(*args, **kwargs)
         self.callback_handler.callbacks.insert(0, _HidingCallback(self))
 
@@ -321,6 +322,24 @@ class KakurenboMixin(_Base):
                 "with, or start a new training."
             ) from error
         return (run.epoch + 1, 0) if run.epoch_finished else (run.epoch, run.batches_done)
+
+    # Trainer reads the weights of a checkpoint here and in the next one, some of them under names that do not fit.
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._weights_folder = resume_from_checkpoint
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        self._weights_folder = self.state.best_model_checkpoint
+        super()._load_best_model()
+
+    # Trainer tells here which names did not fit.
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        renamed = load_result.missing_keys and load_result.unexpected_keys
+        if renamed and isinstance(self.model, PreTrainedModel) and not self.is_fsdp_enabled:
+            assert self._weights_folder is not None
+            with untouched_random_state(self.args.device):
+                load_result = load_renamed_weights(self.model, self._weights_folder)
+        super()._issue_warnings_after_load(load_result)
 
     # Trainer starts to count the loss anew when it resumes, so that the first log would differ.
     def _restore_unlogged_loss(self, resumed: dict[str, Any]) -> None:

@@ -3,10 +3,12 @@
 import random
 
 import pytest
+from transformers import ViTConfig, ViTForImageClassification, set_seed
 
+from hf_kakurenbo import KakurenboTrainer
 from killing import train
 from processes import run
-from toy import TextClassifier, pad, same_tensors, samples, texts
+from toy import TextClassifier, arguments, pad, same_tensors, samples, texts
 
 SETTINGS = {
     "saved by steps": {"save_strategy": "steps", "save_steps": 5, "save_total_limit": 2, "logging_steps": 3},
@@ -104,3 +106,42 @@ def test_killed_at_random(seed, tmp_path, tmp_path_factory):
     setting = generator.choice(list(SETTINGS))
     total = len(undisturbed(setting, tmp_path_factory)["moments"])
     assert_survives(setting, [generator.randrange(total)], tmp_path, tmp_path_factory)
+
+
+def train_vit(folder, resume_from_checkpoint=None, **options):
+    """Trains a model whose weights are saved under other names than they have in it."""
+    set_seed(0)
+    config = ViTConfig(
+        image_size=4,
+        patch_size=2,
+        num_channels=1,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        num_labels=4,
+    )
+    pixels = [{"pixel_values": sample["x"].view(1, 4, 4), "labels": sample["labels"]} for sample in samples(64)]
+    trainer = KakurenboTrainer(
+        model=ViTForImageClassification(config),
+        args=arguments(folder, max_hidden_fraction=0.5, confidence_threshold=0.3, **options),
+        train_dataset=pixels,
+        eval_dataset=pixels[:16],
+    )
+    trainer.train(resume_from_checkpoint)
+    return trainer
+
+
+def test_weights_saved_under_other_names_are_resumed_with(tmp_path):
+    expected = train_vit(tmp_path / "whole", save_strategy="steps", save_steps=6)
+    resumed = train_vit(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-6"))
+    assert expected.ledger.times_hidden.sum() > 0
+    assert same_tensors(resumed.model.state_dict(), expected.model.state_dict())
+
+
+def test_the_best_of_weights_saved_under_other_names_is_loaded_at_the_end(tmp_path):
+    worst = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True}
+    trainer = train_vit(tmp_path, eval_strategy="epoch", save_strategy="epoch", **worst)
+    assert trainer.state.best_global_step < trainer.state.global_step
+    best = ViTForImageClassification.from_pretrained(trainer.state.best_model_checkpoint)
+    assert same_tensors(trainer.model.state_dict(), best.state_dict())

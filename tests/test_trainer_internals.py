@@ -26,6 +26,9 @@ PARAMETERS = {
     "_prepare_for_training": ["max_steps", "train_dataloader", "resume_from_checkpoint"],
     "_load_optimizer_and_scheduler": ["checkpoint"],
     "_load_rng_state": ["checkpoint"],
+    "_load_from_checkpoint": ["resume_from_checkpoint", "model"],
+    "_load_best_model": [],
+    "_issue_warnings_after_load": ["load_result"],
     "_run_epoch": [
         "model",
         "epoch",
