@@ -1,0 +1,187 @@
+"""The command `hf-kakurenbo`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ._version import __version__
+
+_PLAIN: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None, "add_completion": False}
+
+app = typer.Typer(help="Training images from formulas, drawn and stored.", pretty_exceptions_enable=False, **_PLAIN)
+fdsl = typer.Typer(help="Images from formulas (FDSL): list, look at, store.", **_PLAIN)
+app.add_typer(fdsl, name="fdsl")
+
+
+class _Split(str, Enum):
+    train = "train"
+    validation = "validation"
+
+
+class _Format(str, Enum):
+    imagefolder = "imagefolder"
+    parquet = "parquet"
+    webdataset = "webdataset"
+
+
+Name = Annotated[str, typer.Argument(help="A dataset, as `fdsl list` shows them.", show_default=False)]
+Split = Annotated[_Split, typer.Option(help="Validation has the same categories, and no instance of train.")]
+ImageSize = Annotated[int, typer.Option(help="Height and width in pixels.")]
+Color = Annotated[bool, typer.Option("--color", help="In colour instead of gray.")]
+Seed = Annotated[int, typer.Option(help="Another seed gives other categories and images.")]
+Points = Annotated[
+    int | None, typer.Option(help="Points per image.  [default: the family's number]", show_default=False)
+]
+Categories = Annotated[int | None, typer.Option(help="Only the first so many.  [default: all]", show_default=False)]
+Processes = Annotated[int, typer.Option("--num-proc", help="How many processes work.")]
+
+
+@contextmanager
+def _errors_in_one_line(when_interrupted: str = "Interrupted.") -> Iterator[None]:
+    """Exit code 2 for a bad value, 1 for a failure, 130 for Ctrl-C; each with a line instead of a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        _exit_with(f"Error: {error}", 2)
+    except OSError as error:
+        _exit_with(f"Error: {error}", 1)
+    except KeyboardInterrupt:
+        _exit_with(when_interrupted, 130)
+
+
+def _exit_with(message: str, code: int) -> None:
+    typer.echo(message, err=True)
+    raise typer.Exit(code)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hf-kakurenbo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@fdsl.command("list")
+def list_datasets() -> None:
+    """Show the datasets that there are."""
+    from .fdsl.catalog import find_entry, list_fdsl
+
+    typer.echo(f"{'name':<20} {'categories':>10} {'instances':>10} {'training images':>16}")
+    for entry in map(find_entry, list_fdsl()):
+        images = entry.categories * entry.instances
+        typer.echo(f"{entry.name:<20} {entry.categories:>10,} {entry.instances:>10,} {images:>16,}")
+
+
+@fdsl.command()
+def preview(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="The PNG file to write.", show_default=False)],
+    rows: Annotated[int, typer.Option(help="How many categories, at most.")] = 5,
+    columns: Annotated[int, typer.Option(help="How many instances of each, at most.")] = 8,
+    image_size: ImageSize = 112,
+    color: Color = False,
+    seed: Seed = 0,
+    points: Points = None,
+    split: Split = _Split.train,
+) -> None:
+    """Draw a grid of images: a category per row, an instance per column."""
+    from .fdsl import load_fdsl
+    from .fdsl.gallery import save_gallery
+
+    with _errors_in_one_line():
+        dataset = load_fdsl(name, split.value, image_size=image_size, color=color, seed=seed, points=points)
+        save_gallery(dataset, out, min(rows, dataset.categories), min(columns, dataset.instances))
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise typer.BadParameter(f"{text!r} is not i/n with 0 ≤ i < n, as 0/4, 1/4, 2/4 and 3/4 for four machines.")
+    return int(index), int(count)
+
+
+@fdsl.command()
+def render(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="A new or empty folder, or one to go on in.", show_default=False)],
+    format: Annotated[_Format, typer.Option(help="How the images are stored.")] = _Format.imagefolder,  # noqa: A002
+    split: Split = _Split.train,
+    image_size: ImageSize = 224,
+    color: Color = False,
+    seed: Seed = 0,
+    points: Points = None,
+    categories: Categories = None,
+    instances: Annotated[
+        int | None, typer.Option(help="Only the first so many of each category.  [default: all]", show_default=False)
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Do part I of N of the work, counted from 0; machines share a job so.")
+    ] = "0/1",
+    num_proc: Processes = 1,
+    images_per_file: Annotated[int, typer.Option(help="In a parquet or tar file.")] = 1000,
+) -> None:
+    """Store the images of a dataset, to be read by datasets.load_dataset(OUT).
+
+    Killed or interrupted, it goes on when called again.
+    """
+    from .fdsl import load_fdsl, rendering
+
+    share = _parse_shard(shard)
+    with _errors_in_one_line("Interrupted. What is written is complete; the same command goes on."):
+        dataset = load_fdsl(
+            name,
+            split.value,
+            image_size=image_size,
+            color=color,
+            seed=seed,
+            points=points,
+            categories=categories,
+            instances=instances,
+        )
+        written = rendering.render(dataset, out, format.value, share, num_proc, images_per_file)
+        typer.echo(f"{written:,} images written to {out}." if written else f"Nothing to do: {out} is complete.")
+
+
+@fdsl.command()
+def parameters(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="A new or empty folder.", show_default=False)],
+    categories: Categories = None,
+    seed: Seed = 0,
+) -> None:
+    """Export the parameters of the categories as CSV files."""
+    from .fdsl.catalog import category_parameters, find_entry, find_family
+    from .fdsl.parameters import write_parameters
+
+    with _errors_in_one_line():
+        entry = find_entry(name)
+        count = entry.categories if categories is None else categories
+        if not 1 <= count <= entry.categories:
+            raise ValueError(f"categories must be in 1..{entry.categories}, got {count}.")
+        family = find_family(entry.family)
+        written = write_parameters(out, family, (category_parameters(family, seed, c) for c in range(count)))
+        typer.echo(f"{written:,} files written to {out}.")
+
+
+def main() -> None:
+    """Run the command."""
+    sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Many images at a glance: a grid with one category per row and one instance per column."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PILImage
+
+from .files import written_beside
+
+_GAP = 2
+# Between black images a dark gray separates without glaring, between white ones a light gray.
+_GAP_ON_DARK, _GAP_ON_LIGHT = 64, 208
+
+
+def make_gallery(images: Sequence[Sequence[PILImage.Image]]) -> PILImage.Image:
+    """Lay out images, all of one size and mode, in rows and columns with thin gaps between them.
+
+    Args:
+        images: the rows, each with as many images.
+
+    Raises:
+        ValueError: there is no image, or they differ in number per row, in size or in mode.
+    """
+    kinds = {(len(row), image.size, image.mode) for row in images for image in row}
+    if len(kinds) != 1:
+        raise ValueError(
+            f"A gallery needs images of one size and mode, as many in each row; got {sorted(kinds) or 'none'}."
+        )
+    columns, (width, height), mode = kinds.pop()
+    shade = _gap_shade(images[0][0])
+    grid = PILImage.new(
+        mode,
+        (columns * (width + _GAP) - _GAP, len(images) * (height + _GAP) - _GAP),
+        shade if mode == "L" else (shade,) * 3,
+    )
+    for y, row in enumerate(images):
+        for x, image in enumerate(row):
+            grid.paste(image, (x * (width + _GAP), y * (height + _GAP)))
+    return grid
+
+
+def _gap_shade(image: PILImage.Image) -> int:
+    pixels = np.asarray(image.convert("L"))
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return _GAP_ON_DARK if np.median(border) < 128 else _GAP_ON_LIGHT
+
+
+def save_gallery(dataset: Any, path: str | os.PathLike[str], rows: int, columns: int) -> None:
+    """Draw the first instances of the first categories of a dataset into a PNG file.
+
+    Args:
+        dataset: what `load_fdsl` returns.
+        path: the file; it appears complete or not at all.
+        rows: how many categories, at least 1 and at most as many as the dataset has.
+        columns: how many instances of each, likewise.
+
+    Raises:
+        ValueError: rows or columns are out of range.
+    """
+    _check_range("rows", rows, dataset.categories, "categories")
+    _check_range("columns", columns, dataset.instances, "instances of each category")
+    images = [[dataset[row * dataset.instances + column]["image"] for column in range(columns)] for row in range(rows)]
+    encoded = io.BytesIO()
+    make_gallery(images).save(encoded, "PNG", optimize=True)
+    target = Path(path).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with written_beside(target) as stream:
+        stream.write(encoded.getbuffer())
+
+
+def _check_range(name: str, value: int, most: int, what: str) -> None:
+    if not 1 <= value <= most:
+        raise ValueError(f"{name} must be in 1..{most} (the dataset has {most} {what}), got {value}.")

@@ -1,0 +1,88 @@
+"""What a folder of rendered images is: a note in it that a further call compares itself with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .files import written_beside
+
+WORKPLACE = ".render"
+"""The folder, inside the one that is rendered into, for the notes and for files that are being written."""
+
+_FORMAT = 1
+
+# Splits in one folder may differ in these and still be read as one dataset.
+_OWN_TO_A_SPLIT = {"split", "instances", "images", "images_per_file"}
+
+
+def describe_job(dataset: Any, storage: str, images_per_file: int) -> dict[str, Any]:
+    """Everything that decides what is written.
+
+    Args:
+        dataset: what `load_fdsl` returns.
+        storage: how the images are stored.
+        images_per_file: how many go into a file.
+    """
+    if getattr(dataset, "transform", None) is not None:
+        raise ValueError(
+            "Images are rendered as they are drawn: load the dataset without `transform`, and transform them when "
+            "they are read."
+        )
+    return {
+        "job_format": _FORMAT,
+        "name": dataset.name,
+        "family_version": dataset.family.version,
+        "split": dataset.split,
+        "format": storage,
+        "images": len(dataset),
+        "images_per_file": images_per_file,
+        "categories": dataset.categories,
+        "instances": dataset.instances,
+        "image_size": dataset.image_size,
+        "color": dataset.color,
+        "points": dataset.points,
+        "seed": dataset.seed,
+    }
+
+
+def claim_folder(folder: Path, job: dict[str, Any]) -> None:
+    """Note in a folder what is rendered into it, or compare with what was noted.
+
+    Raises:
+        ValueError: the folder has another job, or its note is damaged.
+    """
+    workplace = folder / WORKPLACE
+    workplace.mkdir(parents=True, exist_ok=True)
+    note = workplace / f"{job['split']}.json"
+    for path in sorted(workplace.glob("*.json")):
+        _require_same(folder, _read_note(path), job, of_same_split=path == note)
+    if note.exists():
+        return
+    with written_beside(note) as stream:
+        stream.write(json.dumps(job, indent=1).encode() + b"\n")
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Render into a new folder.") from error
+    if not isinstance(noted, dict):
+        raise ValueError(f"{path} is damaged (it holds no JSON object). Render into a new folder.")
+    return noted
+
+
+def _require_same(folder: Path, noted: dict[str, Any], job: dict[str, Any], of_same_split: bool) -> None:
+    compared = [name for name in {**noted, **job} if of_same_split or name not in _OWN_TO_A_SPLIT]
+    differences = [
+        f"{name} {noted.get(name)!r} there, {job.get(name)!r} asked for"
+        for name in compared
+        if noted.get(name) != job.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f"{folder} was begun with other options: {'; '.join(differences)}. Go on with the same options, or give "
+            "another folder."
+        )

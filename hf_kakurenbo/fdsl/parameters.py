@@ -1,0 +1,188 @@
+"""The parameters of categories as CSV files: written, and read back, also those that were published for FractalDB."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from .family import Family, Parameters
+from .files import require_new_or_empty
+
+# The published files have 19 digits, which the sum of a few roundings cannot come near.
+_PROBABILITY_TOLERANCE = 1e-6
+
+
+def write_parameters(folder: str | os.PathLike[str], family: Family, categories: Iterable[Parameters]) -> int:
+    """Write one CSV file per category, `00000.csv`, `00001.csv`, …, with a row of column names.
+
+    The numbers are written so that `read_parameters` gives back the same float64, bit for bit. The folder appears
+    complete or not at all.
+
+    Args:
+        folder: a new or empty folder.
+        family: the family, which names the columns.
+        categories: the parameters of each category, float64, (rows, len(family.columns)).
+
+    Returns:
+        How many files were written.
+
+    Raises:
+        ValueError: the folder holds something, or parameters do not have the family's columns.
+    """
+    target = Path(folder).absolute()
+    require_new_or_empty(target, "parameters")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}-{uuid4().hex}")
+    try:
+        beside.mkdir()
+        count = 0
+        for count, parameters in enumerate(categories, start=1):
+            _write_category(beside / f"{count - 1:05d}.csv", family, parameters)
+        beside.replace(target)
+        return count
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_category(path: Path, family: Family, parameters: Parameters) -> None:
+    if parameters.ndim != 2 or parameters.shape[1] != len(family.columns):
+        raise ValueError(
+            f"The parameters of {family.name} have shape (rows, {len(family.columns)}), got {parameters.shape} for "
+            f"{path.name}."
+        )
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(family.columns)
+        writer.writerows([repr(float(number)) for number in row] for row in parameters)
+
+
+def read_parameters(folder: str | os.PathLike[str], family: Family) -> list[Parameters]:
+    """Read the CSV files of a folder, one per category, in the order of the numbers that are their names.
+
+    The numbers need not follow on one another, and the files may lie in folders below, as in the FractalDB-1k that
+    was published with "Pre-training without Natural Images" (Kataoka et al., ACCV 2020). Those files have rows of
+    a, b, c, d, e, f and probability, without a row of names; either way of writing is read.
+
+    Args:
+        folder: the folder.
+        family: the family, which knows the columns.
+
+    Returns:
+        For each category float64, (rows, len(family.columns)).
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no CSV file in it.
+        ValueError: a file is damaged, or contradicts the family or another file; the message has file and row.
+    """
+    paths = _find_files(Path(folder))
+    tables = [_read_rows(path) for path in paths]
+    named = [_has_names(path, rows, family) for path, rows in zip(paths, tables, strict=True)]
+    if len(set(named)) > 1:
+        with_names, without = paths[named.index(True)], paths[named.index(False)]
+        raise ValueError(
+            f"{with_names} begins with a row of column names, {without} does not: the files of a folder must come "
+            "from one source. Keep those of one kind."
+        )
+    return [
+        _to_parameters(path, rows[names:], family, first_row=1 + names)
+        for path, rows, names in zip(paths, tables, named, strict=True)
+    ]
+
+
+def _find_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}. Give the folder that holds 00000.csv, 00001.csv, ….")
+    by_number: dict[int, Path] = {}
+    for path in sorted(folder.rglob("*.csv")):
+        if not path.stem.isdecimal():
+            raise ValueError(
+                f"{path} is not named by a number, as 00000.csv is: the number is the order of the categories. "
+                "Rename it, or take it out of the folder."
+            )
+        other = by_number.setdefault(int(path.stem), path)
+        if other != path:
+            raise ValueError(f"{other} and {path} have the same number. Keep one of them.")
+    if not by_number:
+        raise FileNotFoundError(f"{folder} has no CSV file in it. Give the folder that holds 00000.csv, 00001.csv, ….")
+    return [by_number[number] for number in sorted(by_number)]
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(stream, strict=True) if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a CSV file ({error}). Write or copy it anew.") from error
+    if not rows:
+        raise ValueError(f"{path} is empty; it must have a row for each map or shape. Write or copy it anew.")
+    return rows
+
+
+def _has_names(path: Path, rows: Sequence[list[str]], family: Family) -> bool:
+    names = rows[0]
+    if any(map(_is_number, names)):
+        return False
+    if tuple(names) != family.columns:
+        raise ValueError(
+            f"{path} has the columns {', '.join(names)}; those of {family.name} are {', '.join(family.columns)}. Read "
+            "it with the family that it was written for."
+        )
+    if len(rows) == 1:
+        raise ValueError(f"{path} has column names and no row below them. Write or copy it anew.")
+    return True
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _to_parameters(path: Path, rows: Sequence[list[str]], family: Family, first_row: int) -> Parameters:
+    for number, row in enumerate(rows, start=first_row):
+        _check_row(f"{path}, row {number}", row, family)
+    parameters = np.array([[float(cell) for cell in row] for row in rows], dtype=np.float64)
+    if "probability" in family.columns:
+        _check_probabilities(path, parameters[:, family.columns.index("probability")])
+    try:
+        family.check_parameters(parameters)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return parameters
+
+
+def _check_row(place: str, row: Sequence[str], family: Family) -> None:
+    if len(row) != len(family.columns):
+        raise ValueError(
+            f"{place} has {len(row)} columns; {family.name} has {len(family.columns)}: {', '.join(family.columns)}. "
+            "Correct the file, or read it with the family that it was written for."
+        )
+    for column, cell in zip(family.columns, row, strict=True):
+        if not _is_number(cell):
+            raise ValueError(f"{place}, column {column}: {cell!r} is not a number. Correct or copy the file anew.")
+        if not math.isfinite(float(cell)):
+            raise ValueError(f"{place}, column {column}: {cell} is not finite. Correct or copy the file anew.")
+
+
+def _check_probabilities(path: Path, probabilities: np.ndarray) -> None:
+    wrong = np.flatnonzero((probabilities < 0) | (probabilities > 1))
+    if len(wrong):
+        raise ValueError(
+            f"{path}: the probability of map {wrong[0] + 1} is {probabilities[wrong[0]]}; it must be in [0, 1]. "
+            "Correct or copy the file anew."
+        )
+    total = math.fsum(probabilities)
+    if abs(total - 1) > _PROBABILITY_TOLERANCE:
+        raise ValueError(
+            f"{path}: the probabilities of its {len(probabilities)} maps add up to {total:.6g}; they must add up to 1. "
+            "A row may be missing; correct or copy the file anew."
+        )
