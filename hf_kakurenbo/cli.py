@@ -99,7 +99,10 @@ def preview(
     points: Points = None,
     split: Split = _Split.train,
 ) -> None:
-    """Draw a grid of images: a category per row, an instance per column."""
+    """Draw a grid of images into a PNG file.
+
+    A row is a category, a column an instance.
+    """
     from .fdsl import load_fdsl
     from .fdsl.gallery import save_gallery
 
@@ -111,7 +114,7 @@ def preview(
 def _parse_shard(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise typer.BadParameter(f"{text!r} is not i/n with 0 ≤ i < n, as 0/4, 1/4, 2/4 and 3/4 for four machines.")
+        raise ValueError(f"--shard {text!r} is not i/n with 0 ≤ i < n, as 0/4, 1/4, 2/4 and 3/4 for four machines.")
     return int(index), int(count)
 
 
@@ -135,14 +138,15 @@ def render(
     num_proc: Processes = 1,
     images_per_file: Annotated[int, typer.Option(help="In a parquet or tar file.")] = 1000,
 ) -> None:
-    """Store the images of a dataset, to be read by datasets.load_dataset(OUT).
+    """Store the images of a dataset in a folder.
 
-    Killed or interrupted, it goes on when called again.
+    datasets.load_dataset(OUT) reads them. Killed or interrupted, the same
+    command goes on.
     """
     from .fdsl import load_fdsl, rendering
 
-    share = _parse_shard(shard)
     with _errors_in_one_line("Interrupted. What is written is complete; the same command goes on."):
+        share = _parse_shard(shard)
         dataset = load_fdsl(
             name,
             split.value,
@@ -164,7 +168,7 @@ def parameters(
     categories: Categories = None,
     seed: Seed = 0,
 ) -> None:
-    """Export the parameters of the categories as CSV files."""
+    """Write the parameters of categories as CSV files."""
     from .fdsl.catalog import category_parameters, find_entry, find_family
     from .fdsl.parameters import write_parameters
 
