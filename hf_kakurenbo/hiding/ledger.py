@@ -199,12 +199,13 @@ class Recorder:
         if logits.numel() > self._WAITING_ELEMENTS:
             self.add(ids, rule(logits, labels))
             return
-        kind = (rule, logits.shape[1], labels.ndim, labels.dtype)
+        kind = (rule, logits.shape[1], logits.dtype, labels.ndim, labels.dtype)
         if kind != self._waiting_kind:
             self._settle()
             self._waiting_kind = kind
-        copied = logits.detach().to(self.device, torch.float32, copy=True)
-        self._waiting.append((ids.to(self.device), copied, labels.detach().to(self.device)))
+        # A compiled model may write its next outputs into the same memory, hence the copy. Anything more is left for
+        # later: beside a step, when no cache holds it, a call costs several times what it does in a loop of its own.
+        self._waiting.append((ids, logits.detach().clone(), labels))
         self._waiting_elements += logits.numel()
         if self._waiting_elements >= self._WAITING_ELEMENTS:
             self._settle()
@@ -212,7 +213,7 @@ class Recorder:
     def _settle(self) -> None:
         if not self._waiting:
             return
-        ids, logits, labels = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+        ids, logits, labels = (torch.cat(parts).to(self.device) for parts in zip(*self._waiting, strict=True))
         self._waiting, self._waiting_elements = [], 0
         self.add(ids, self._waiting_kind[0](logits, labels))
 
