@@ -129,19 +129,8 @@ def make_tasks(quick: bool) -> list[Task]:
         vit = Task("ViT, 4 layers of 128, 48 px", lambda: make_vit(48, 6, 4, 128, 4), 48, 16, 1, 20, 0.01)
     if quick:
         vit = Task("ViT, 2 layers of 64, 32 px", lambda: make_vit(32, 8, 2, 64, 2), 32, 8, 1, 10, 0.01)
-    size = 32
-    return [
-        vit,
-        Task(
-            "toy: 2 convolutions, 32 px",
-            lambda: ToyNetwork(size),
-            size,
-            32,
-            5 if quick else 25,
-            30 if quick else 200,
-            0.02,
-        ),
-    ]
+    size, turn, epoch = (32, 5, 30) if quick else (32, 25, 200)
+    return [vit, Task("toy: 2 convolutions, 32 px", lambda: ToyNetwork(size), size, 32, turn, epoch, 0.02)]
 
 
 def make_vit(image_size: int, patch_size: int, layers: int, width: int, heads: int) -> nn.Module:
