@@ -31,11 +31,24 @@ class _Format(str, Enum):
     webdataset = "webdataset"
 
 
+class _Mode(str, Enum):
+    RGB = "RGB"
+    L = "L"
+
+
 Name = Annotated[str, typer.Argument(help="A dataset, as `fdsl list` shows them.", show_default=False)]
 Split = Annotated[_Split, typer.Option(help="Validation has the same categories, and no instance of train.")]
 ImageSize = Annotated[int, typer.Option(help="Height and width in pixels.")]
 Color = Annotated[bool, typer.Option("--color", help="In colour instead of gray.")]
 Seed = Annotated[int, typer.Option(help="Another seed gives other categories and images.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--parameters",
+        help="CSV files of categories of your own, as `fdsl parameters` writes them.",
+        show_default=False,
+    ),
+]
 Points = Annotated[
     int | None, typer.Option(help="Points per image.  [default: the family's number]", show_default=False)
 ]
@@ -97,6 +110,7 @@ def preview(
     color: Color = False,
     seed: Seed = 0,
     points: Points = None,
+    parameters_folder: Folder = None,
     split: Split = _Split.train,
 ) -> None:
     """Draw a grid of images into a PNG file.
@@ -107,7 +121,16 @@ def preview(
     from .fdsl.gallery import save_gallery
 
     with _errors_in_one_line():
-        dataset = load_fdsl(name, split.value, image_size=image_size, color=color, seed=seed, points=points)
+        dataset = load_fdsl(
+            name,
+            split.value,
+            image_size=image_size,
+            color=color,
+            mode="RGB" if color else "L",
+            seed=seed,
+            points=points,
+            parameters=parameters_folder,
+        )
         save_gallery(dataset, out, min(rows, dataset.categories), min(columns, dataset.instances))
 
 
@@ -128,6 +151,7 @@ def render(
     color: Color = False,
     seed: Seed = 0,
     points: Points = None,
+    parameters_folder: Folder = None,
     categories: Categories = None,
     instances: Annotated[
         int | None, typer.Option(help="Only the first so many of each category.  [default: all]", show_default=False)
@@ -135,6 +159,7 @@ def render(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Do part I of N of the work, counted from 0; machines share a job so.")
     ] = "0/1",
+    mode: Annotated[_Mode, typer.Option(help="L stores gray images in one channel: smaller, faster.")] = _Mode.RGB,
     num_proc: Processes = 1,
     images_per_file: Annotated[int, typer.Option(help="In a parquet or tar file.")] = 1000,
 ) -> None:
@@ -152,8 +177,10 @@ def render(
             split.value,
             image_size=image_size,
             color=color,
+            mode=mode.value,
             seed=seed,
             points=points,
+            parameters=parameters_folder,
             categories=categories,
             instances=instances,
         )

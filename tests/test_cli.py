@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from fdsl_toy import CATEGORIES, INSTANCES, NAME, Toy, enter_into_catalog
 from hf_kakurenbo import __version__
 from hf_kakurenbo.cli import app
-from hf_kakurenbo.fdsl import formats, list_fdsl
+from hf_kakurenbo.fdsl import formats, list_fdsl, load_fdsl
 from hf_kakurenbo.fdsl.catalog import category_parameters
 from hf_kakurenbo.fdsl.parameters import read_parameters
 
@@ -98,6 +98,16 @@ def test_parameters(tmp_path):
     assert len(list((tmp_path / "some").iterdir())) == 2
 
 
+def test_parameters_of_your_own(tmp_path):
+    run("fdsl", "parameters", NAME, "--out", tmp_path / "all", "--seed", 1)
+    options = ["--image-size", 8, "--mode", "L", "--parameters", tmp_path / "all"]
+    assert run("fdsl", "render", NAME, "--out", tmp_path / "out", "--seed", 0, *options)[0] == 0
+    dataset = load_fdsl(NAME, image_size=8, mode="L", parameters=tmp_path / "all")
+    found = Image.open(tmp_path / "out" / "train" / "00001" / "00001_000000009.png")
+    assert (found.mode, found.tobytes()) == ("L", dataset[9]["image"].tobytes())
+    assert found.tobytes() != load_fdsl(NAME, image_size=8, mode="L")[9]["image"].tobytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -112,6 +122,7 @@ def test_parameters(tmp_path):
         (["render", NAME, "--out", "OUT", "--categories", 4], "categories"),
         (["render", NAME, "--out", "OUT", "--instances", 0], "instances"),
         (["render", NAME, "--out", "FULL"], "already holds something else (thesis.txt)"),
+        (["render", NAME, "--out", "OUT", "--color", "--mode", "L"], "color=True needs three channels"),
         (["parameters", NAME, "--out", "OUT", "--categories", 4], "categories must be in 1..3, got 4"),
         (["parameters", NAME, "--out", "FULL"], "already holds something else (thesis.txt)"),
     ],

@@ -19,6 +19,7 @@ from fdsl_toy import CATEGORIES, INSTANCES, NAME, enter_into_catalog
 from hf_kakurenbo.fdsl import formats, load_fdsl, rendering
 from hf_kakurenbo.fdsl.gallery import make_gallery, save_gallery
 from hf_kakurenbo.fdsl.jobs import WORKPLACE
+from hf_kakurenbo.fdsl.parameters import write_parameters
 from hf_kakurenbo.fdsl.rendering import render
 
 FORMATS = ["imagefolder", "parquet", "webdataset"]
@@ -31,7 +32,7 @@ def toy_in_catalog(monkeypatch):
 
 
 def load(split="train", **options):
-    return load_fdsl(NAME, split, **{"image_size": 8, **options})
+    return load_fdsl(NAME, split, **{"image_size": 8, "instances": INSTANCES, **options})
 
 
 def tree(folder):
@@ -59,9 +60,9 @@ def read_back(folder, storage, cache):
 
 
 @pytest.mark.parametrize("storage", FORMATS)
-@pytest.mark.parametrize("color", [False, True])
-def test_what_is_rendered_loads_back(tmp_path, storage, color):
-    dataset = load(color=color)
+@pytest.mark.parametrize("options", [{}, {"color": True}, {"mode": "L"}], ids=str)
+def test_what_is_rendered_loads_back(tmp_path, storage, options):
+    dataset = load(**options)
     assert render(dataset, tmp_path / "out", storage, images_per_file=8) == COUNT
     found = list(read_back(tmp_path / "out", storage, tmp_path / "cache"))
     assert [sample_id for sample_id, _, _ in found] == list(range(COUNT))
@@ -345,8 +346,10 @@ def test_a_worker_that_is_ended_is_told(tmp_path, monkeypatch):
     [
         ({"image_size": 16}, r"was begun with other options: image_size 8 there, 16 asked for. Go on with the same"),
         ({"seed": 7}, r"seed 0 there, 7 asked for"),
+        ({"categories": slice(1, 3)}, r"categories \[0, 3, 1\] there, \[1, 3, 1\] asked for"),
+        ({"mode": "L"}, r"mode 'RGB' there, 'L' asked for"),
         ({"color": True}, r"color False there, True asked for"),
-        ({"instances": 4}, r"images 21 there, 12 asked for; instances 7 there, 4 asked for"),
+        ({"instances": 4}, r"images 21 there, 12 asked for; instances \[0, 7, 1\] there, \[0, 4, 1\] asked for"),
         ({"split": "validation", "seed": 7}, r"seed 0 there, 7 asked for"),
     ],
 )
@@ -356,6 +359,16 @@ def test_another_job_in_the_folder(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         render(load(**change), tmp_path, "parquet")
     assert tree(tmp_path) == before
+
+
+def test_other_parameters(tmp_path):
+    tables = [load().family.draw_parameters(np.uint64(key)) for key in range(2)]
+    write_parameters(tmp_path / "one", load().family, tables)
+    write_parameters(tmp_path / "other", load().family, [tables[0], tables[1] / 2 + 0.25])
+    render(load(parameters=tmp_path / "one"), tmp_path / "out")
+    assert render(load(parameters=tmp_path / "one"), tmp_path / "out") == 0
+    with pytest.raises(ValueError, match=r"other options: parameters '[0-9a-f]{64}' there, '[0-9a-f]{64}' asked for\."):
+        render(load(parameters=tmp_path / "other"), tmp_path / "out")
 
 
 def test_another_layout_in_the_folder(tmp_path):
@@ -391,10 +404,12 @@ def test_the_note(tmp_path):
         "format": "parquet",
         "images": COUNT,
         "images_per_file": 1000,
-        "categories": CATEGORIES,
-        "instances": INSTANCES,
+        "categories": [0, CATEGORIES, 1],
+        "instances": [0, INSTANCES, 1],
+        "parameters": None,
         "image_size": 8,
         "color": False,
+        "mode": "RGB",
         "points": None,
         "seed": 0,
     }
@@ -425,16 +440,15 @@ def test_bad_arguments(tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_transform_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"load the dataset without `transform`, and transform them when they are read"
-    ):
-        render(load(transform=np.asarray), tmp_path / "out")
+@pytest.mark.parametrize("options", [{"transform": np.asarray}, {"as_tensor": True}], ids=str)
+def test_transformed_images_are_refused(tmp_path, options):
+    with pytest.raises(ValueError, match=r"without `transform` and `as_tensor`, and transform them when they are read"):
+        render(load(**options), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_gallery(tmp_path):
-    dataset = load()
+    dataset = load(mode="L")
     save_gallery(dataset, tmp_path / "new" / "grid.png", rows=2, columns=3)
     grid = np.asarray(Image.open(tmp_path / "new" / "grid.png"))
     assert grid.shape == (8 * 2 + 2, 8 * 3 + 4)

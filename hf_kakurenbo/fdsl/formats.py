@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from .dataset import FDSLDataset
 from .files import is_complete, written_beside
 
 # Half the time of the default level 6, for files a tenth larger.
@@ -47,10 +48,10 @@ class Part:
 class Format(Protocol):
     """A way to store images."""
 
-    def is_done(self, part: Part, dataset: Any) -> bool:
+    def is_done(self, part: Part, dataset: FDSLDataset) -> bool:
         """Whether a part is complete."""
 
-    def write(self, part: Part, dataset: Any) -> Iterator[bool]:
+    def write(self, part: Part, dataset: FDSLDataset) -> Iterator[bool]:
         """Write a part; yield for each image whether it was written, False if it was there already."""
 
 
@@ -65,15 +66,15 @@ class ImageFolder:
     """One PNG file per image, in one folder per category: `train/00000/00000_000000012.png`."""
 
     @staticmethod
-    def _path(part: Part, dataset: Any, sample_id: int) -> Path:
+    def _path(part: Part, dataset: FDSLDataset, sample_id: int) -> Path:
         label = sample_id // dataset.instances
         return part.folder / f"{label:05d}" / f"{label:05d}_{sample_id:09d}.png"
 
-    def is_done(self, part: Part, dataset: Any) -> bool:
+    def is_done(self, part: Part, dataset: FDSLDataset) -> bool:
         """Whether every image is there."""
         return all(is_complete(self._path(part, dataset, sample_id)) for sample_id in part.ids)
 
-    def write(self, part: Part, dataset: Any) -> Iterator[bool]:
+    def write(self, part: Part, dataset: FDSLDataset) -> Iterator[bool]:
         """Write the images that are not there yet."""
         for sample_id in part.ids:
             path = self._path(part, dataset, sample_id)
@@ -92,7 +93,7 @@ class _OneFilePerPart:
     def _path(self, part: Part) -> Path:
         return part.folder / f"{part.number:06d}.{self.suffix}"
 
-    def is_done(self, part: Part, dataset: Any) -> bool:
+    def is_done(self, part: Part, dataset: FDSLDataset) -> bool:
         """Whether the file is there."""
         return is_complete(self._path(part))
 
@@ -102,12 +103,12 @@ class Parquet(_OneFilePerPart):
 
     suffix = "parquet"
 
-    def write(self, part: Part, dataset: Any) -> Iterator[bool]:
+    def write(self, part: Part, dataset: FDSLDataset) -> Iterator[bool]:
         """Write the file."""
         import pyarrow as pa  # type: ignore[import-untyped]
         import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-        schema = _features(dataset).arrow_schema
+        schema = dataset.features.arrow_schema
         part.folder.mkdir(parents=True, exist_ok=True)
         with (
             written_beside(self._path(part), part.workplace, part.prefix) as stream,
@@ -122,14 +123,6 @@ class Parquet(_OneFilePerPart):
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
-def _features(dataset: Any) -> Any:
-    from datasets import ClassLabel, Features, Image, Value
-
-    return Features(
-        {"image": Image(), "label": ClassLabel(num_classes=dataset.categories), "sample_id": Value("int64")}
-    )
-
-
 def _row(example: dict[str, Any]) -> dict[str, Any]:
     path = f"{example['sample_id']:09d}.png"
     return {**example, "image": {"bytes": encode_png(example["image"]), "path": path}}
@@ -140,7 +133,7 @@ class WebDataset(_OneFilePerPart):
 
     suffix = "tar"
 
-    def write(self, part: Part, dataset: Any) -> Iterator[bool]:
+    def write(self, part: Part, dataset: FDSLDataset) -> Iterator[bool]:
         """Write the file."""
         part.folder.mkdir(parents=True, exist_ok=True)
         with (

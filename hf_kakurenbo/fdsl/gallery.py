@@ -6,11 +6,11 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image as PILImage
 
+from .dataset import FDSLDataset
 from .files import written_beside
 
 _GAP = 2
@@ -51,7 +51,7 @@ def _gap_shade(image: PILImage.Image) -> int:
     return _GAP_ON_DARK if np.median(border) < 128 else _GAP_ON_LIGHT
 
 
-def save_gallery(dataset: Any, path: str | os.PathLike[str], rows: int, columns: int) -> None:
+def save_gallery(dataset: FDSLDataset, path: str | os.PathLike[str], rows: int, columns: int) -> None:
     """Draw the first instances of the first categories of a dataset into a PNG file.
 
     Args:

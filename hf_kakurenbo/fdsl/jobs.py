@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from .dataset import FDSLDataset
+from .family import Parameters
 from .files import written_beside
 
 WORKPLACE = ".render"
@@ -17,7 +23,7 @@ _FORMAT = 1
 _OWN_TO_A_SPLIT = {"split", "instances", "images", "images_per_file"}
 
 
-def describe_job(dataset: Any, storage: str, images_per_file: int) -> dict[str, Any]:
+def describe_job(dataset: FDSLDataset, storage: str, images_per_file: int) -> dict[str, Any]:
     """Everything that decides what is written.
 
     Args:
@@ -25,10 +31,10 @@ def describe_job(dataset: Any, storage: str, images_per_file: int) -> dict[str, 
         storage: how the images are stored.
         images_per_file: how many go into a file.
     """
-    if getattr(dataset, "transform", None) is not None:
+    if dataset.transform is not None or dataset.as_tensor:
         raise ValueError(
-            "Images are rendered as they are drawn: load the dataset without `transform`, and transform them when "
-            "they are read."
+            "Images are rendered as they are drawn: load the dataset without `transform` and `as_tensor`, and "
+            "transform them when they are read."
         )
     return {
         "job_format": _FORMAT,
@@ -38,13 +44,28 @@ def describe_job(dataset: Any, storage: str, images_per_file: int) -> dict[str, 
         "format": storage,
         "images": len(dataset),
         "images_per_file": images_per_file,
-        "categories": dataset.categories,
-        "instances": dataset.instances,
+        "categories": _bounds(dataset.category_numbers),
+        "instances": _bounds(dataset.instance_numbers),
+        "parameters": _digest(dataset._given),
         "image_size": dataset.image_size,
         "color": dataset.color,
+        "mode": dataset.mode,
         "points": dataset.points,
         "seed": dataset.seed,
     }
+
+
+def _bounds(numbers: range) -> list[int]:
+    return [numbers.start, numbers.stop, numbers.step]
+
+
+def _digest(parameters: Sequence[Parameters] | None) -> str | None:
+    if parameters is None:
+        return None
+    digest = hashlib.sha256()
+    for table in parameters:
+        digest.update(repr(table.shape).encode() + np.ascontiguousarray(table).tobytes())
+    return digest.hexdigest()
 
 
 def claim_folder(folder: Path, job: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from .dataset import FDSLDataset
 from .files import require_new_or_empty
 from .formats import FORMATS, Part
 from .jobs import WORKPLACE, claim_folder, describe_job
@@ -35,7 +36,7 @@ IMAGES_PER_FILE = 1000
 class _Work:
     """What a process needs to know to do parts."""
 
-    dataset: Any
+    dataset: FDSLDataset
     folder: Path
     storage: str
     images_per_file: int
@@ -47,7 +48,7 @@ class _Work:
 
 
 def render(
-    dataset: Any,
+    dataset: FDSLDataset,
     folder: str | os.PathLike[str],
     format: str = "imagefolder",  # noqa: A002 (the word of the field)
     shard: tuple[int, int] = (0, 1),
@@ -61,7 +62,7 @@ def render(
     it would have left otherwise. Called again when all is done it does nothing.
 
     Args:
-        dataset: what `load_fdsl` returns, without `transform`.
+        dataset: what `load_fdsl` returns, without `transform` and `as_tensor`.
         folder: a new or empty folder, or one in which this job was begun.
         format: `"imagefolder"` (`train/00000/00000_000000012.png`: the label and the sample id), `"parquet"`
             (`train/000000.parquet`, with the features of the dataset) or `"webdataset"` (`train/000000.tar`, a sample
