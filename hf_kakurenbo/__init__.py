@@ -1,4 +1,8 @@
-"""Train on fewer samples with Hugging Face: `KakurenboTrainer` hides, epoch by epoch, what the model already knows."""
+"""Train on fewer samples with Hugging Face: `KakurenboTrainer` hides, epoch by epoch, what the model already knows.
+
+Beside it, labelled images computed from formulas: `load_fdsl`, and `datasets.load_dataset("fdsl", name)`, which this
+import makes known.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from ._compat import require_supported_transformers
 from ._version import __version__
+from .fdsl.registration import register
 
 require_supported_transformers()
-
+register()
 
 if TYPE_CHECKING:
     from .config import HidingArguments, KakurenboConfig
+    from .fdsl import list_fdsl, load_fdsl
     from .hiding import SampleLedger, SampleStatistics
     from .trainer import KakurenboMixin, KakurenboTrainer
 
@@ -24,6 +30,8 @@ __all__ = [
     "SampleLedger",
     "SampleStatistics",
     "__version__",
+    "list_fdsl",
+    "load_fdsl",
 ]
 
 # Loaded on first use: `transformers.Trainer` imports torchvision where it is installed, and this import stays light.
@@ -34,6 +42,8 @@ _HOMES = {
     "KakurenboTrainer": "trainer",
     "SampleLedger": "hiding",
     "SampleStatistics": "hiding",
+    "list_fdsl": "fdsl",
+    "load_fdsl": "fdsl",
 }
 
 

@@ -1,0 +1,26 @@
+"""Labelled training images computed from formulas, loaded by name: no download, no storage, no photographs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .catalog import list_fdsl
+    from .dataset import FDSLDataset
+    from .loading import load_fdsl
+
+__all__ = ["FDSLDataset", "list_fdsl", "load_fdsl"]
+
+# Loaded on first use: registering the name with `datasets` shall import neither Numba nor torch.
+_HOMES = {"FDSLDataset": "dataset", "list_fdsl": "catalog", "load_fdsl": "loading"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

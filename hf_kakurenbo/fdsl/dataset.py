@@ -1,0 +1,217 @@
+"""Images from formulas as a map-style dataset: each is drawn when it is asked for."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch.utils.data import Dataset
+
+from .catalog import category_parameters, find_entry, find_family
+from .family import Drawing, Family, Image, Parameters
+from .random_numbers import SEED_BELOW
+from .selection import Selection, select
+
+SPLITS = ("train", "validation")
+MODES = ("RGB", "L")
+
+# The instance numbers of validation begin here, and those of training end.
+_VALIDATION_FROM = 2**32
+
+# More than the largest dataset has categories: another seed than the shipped one searches for each of them once.
+_CATEGORIES_KEPT = 2**15
+
+
+@lru_cache(maxsize=_CATEGORIES_KEPT)
+def _cached_parameters(family: Family, seed: int, category: int) -> Parameters:
+    parameters = category_parameters(family, seed, category)
+    parameters.flags.writeable = False
+    return parameters
+
+
+class FDSLDataset(Dataset[dict[str, Any]]):
+    """A labelled image dataset computed from formulas (Kataoka et al., arXiv 2206.09132), drawn on access.
+
+    Every image is a function of (seed, category, instance): it is the same on every machine, in every worker and in
+    any order. An example is `{"image": …, "label": int, "sample_id": int}`; the image is a `PIL.Image.Image`, or
+    with `as_tensor` a uint8 tensor (channels, height, width). `sample_id` is `label * instances + position`, which is
+    also the index. "validation" has the categories of "train" and none of its instances.
+
+    Args:
+        name: as `list_fdsl` shows them.
+        split: `"train"` or `"validation"`.
+        image_size: height and width in pixels, at least 1.
+        color: draw in colours; False draws in gray.
+        mode: `"RGB"` has three channels, also of a gray image; `"L"` has one.
+        seed: another seed gives other categories and other images; in 0..2**63 − 1.
+        points: how many points are drawn, at least 1, for the families that draw points; None is the family's number.
+        categories: all (None), the first n (int), or a slice or range of them. Labels count from 0 in what is
+            selected.
+        instances: as `categories`, of the images of each category. None is the number that the name stands for, of
+            "validation" a tenth of it. There are 2**32 of each.
+        transform: called with each image (PIL, or tensor when `as_tensor`) as the transforms of torchvision are; what
+            it returns is the example's image.
+        as_tensor: give tensors, without passing through PIL.
+        parameters: the parameters of categories of your own, each float64 (rows, columns of the family), instead of
+            those of `name`, which then says the family and the number of instances.
+
+    Attributes:
+        name, split, image_size, color, mode, seed, points, transform, as_tensor: as given.
+        family: the `Family`.
+        category_numbers: range; the number in its family of the category of each label.
+        instance_numbers: range; the instances of each category, in order.
+
+    Raises:
+        ValueError: an argument is out of range; the message says what is possible.
+        TypeError: an argument is of the wrong type.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str = "train",
+        *,
+        image_size: int = 224,
+        color: bool = False,
+        mode: str = "RGB",
+        seed: int = 0,
+        points: int | None = None,
+        categories: Selection = None,
+        instances: Selection = None,
+        transform: Callable[[Any], Any] | None = None,
+        as_tensor: bool = False,
+        parameters: Sequence[Parameters] | None = None,
+    ) -> None:
+        entry = find_entry(name)
+        self.name = entry.name
+        self.family = find_family(entry.family)
+        self.split = _one_of("split", str(split), SPLITS)
+        self.image_size = _integer("image_size", image_size, 1)
+        self.color = bool(color)
+        self.mode = _one_of("mode", mode, MODES)
+        self.seed = _integer("seed", seed, 0, SEED_BELOW - 1)
+        self.points = None if points is None else _integer("points", points, 1)
+        self.transform = transform
+        self.as_tensor = bool(as_tensor)
+        self._given = None if parameters is None else list(parameters)
+        count = entry.categories if self._given is None else len(self._given)
+        self.category_numbers = select("categories", categories, count, count)
+        default = entry.instances if self.split == "train" else max(1, entry.instances // 10)
+        self.instance_numbers = select("instances", instances, default, _VALIDATION_FROM)
+        self._check_agreement()
+
+    def _check_agreement(self) -> None:
+        if self.color and self.mode == "L":
+            raise ValueError("color=True needs three channels and mode='L' has one; use mode='RGB', or color=False.")
+        if self.points is not None and self.family.points is None:
+            raise ValueError(f"{self.name} is not drawn with points, got points={self.points}; leave points out.")
+        if self.transform is not None and not callable(self.transform):
+            raise TypeError(
+                f"transform must be callable with an image, got {self.transform!r}. Give a function such as "
+                "torchvision.transforms.v2.RandomCrop(200), or None."
+            )
+        if self._given is not None and not self._given:
+            raise ValueError("parameters is empty; give the parameters of one category at least.")
+
+    @property
+    def categories(self) -> int:
+        """How many categories there are."""
+        return len(self.category_numbers)
+
+    num_categories = categories
+
+    @property
+    def instances(self) -> int:
+        """How many images each category has."""
+        return len(self.instance_numbers)
+
+    @property
+    def features(self) -> Any:
+        """The `datasets.Features`: an Image, a ClassLabel with the numbers of the categories as names, an int64."""
+        from datasets import ClassLabel, Features, Value
+        from datasets import Image as ImageFeature
+
+        names = [f"{category:05d}" for category in self.category_numbers]
+        return Features({"image": ImageFeature(), "label": ClassLabel(names=names), "sample_id": Value("int64")})
+
+    def __len__(self) -> int:
+        return self.categories * self.instances
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample_id = self._to_sample_id(index)
+        pixels = self._draw(sample_id)
+        image = _to_tensor(pixels, self.mode) if self.as_tensor else _to_pil(pixels, self.mode)
+        if self.transform is not None:
+            image = self.transform(image)
+        return {"image": image, "label": sample_id // self.instances, "sample_id": sample_id}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The examples at several indices."""
+        return [self[index] for index in indices]
+
+    def _to_sample_id(self, index: Any) -> int:
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise TypeError(
+                f"An index must be an integer, got {index!r} of type {type(index).__name__}. For a part of the dataset "
+                "use categories=, instances= or torch.utils.data.Subset."
+            ) from None
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"Index {number} is out of range: {self.name} {self.split} has {len(self)} images.")
+        return number % len(self)
+
+    def _draw(self, sample_id: int) -> Image:
+        label, position = divmod(sample_id, self.instances)
+        category, instance = self.category_numbers[label], self.instance_numbers[position]
+        if self.split == "validation":
+            instance += _VALIDATION_FROM
+        key = self.family.instance_key(self.seed, category, instance)
+        varied = self.family.draw_instance(self._parameters(category), instance, key)
+        return self.family.render(varied, Drawing(self.image_size, self.color, self.points), key)
+
+    def _parameters(self, category: int) -> Parameters:
+        if self._given is not None:
+            return self._given[category]
+        return _cached_parameters(self.family, self.seed, category)
+
+    def __repr__(self) -> str:
+        kind = "colour" if self.color else "gray"
+        return (
+            f"FDSLDataset({self.name!r}, {self.split!r}: {self.categories:,} categories × {self.instances:,} instances "
+            f"= {len(self):,} images, {self.image_size}×{self.image_size} {kind}, mode {self.mode}, seed {self.seed})"
+        )
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}.")
+    return value
+
+
+def _integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}.")
+    number = int(value)
+    if number < least or (most is not None and number > most):
+        expected = f"at least {least}" if most is None else f"in {least}..{most}"
+        raise ValueError(f"{name} must be {expected}, got {value}.")
+    return number
+
+
+def _to_pil(pixels: Image, mode: str) -> PILImage.Image:
+    image = PILImage.fromarray(pixels)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _to_tensor(pixels: Image, mode: str) -> torch.Tensor:
+    if pixels.ndim == 3:
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    channels = 3 if mode == "RGB" else 1
+    return torch.from_numpy(pixels).repeat(channels, 1, 1)

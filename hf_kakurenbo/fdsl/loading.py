@@ -1,0 +1,83 @@
+"""A dataset by its name, map-style or as a stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .catalog import find_entry, find_family
+from .dataset import FDSLDataset
+from .parameters import read_parameters
+from .selection import Selection
+from .shards import DEFAULT_SHARDS
+
+
+def load_fdsl(
+    name: str,
+    split: str = "train",
+    *,
+    image_size: int = 224,
+    color: bool = False,
+    mode: str = "RGB",
+    seed: int = 0,
+    points: int | None = None,
+    categories: Selection = None,
+    instances: Selection = None,
+    transform: Callable[[Any], Any] | None = None,
+    as_tensor: bool = False,
+    streaming: bool = False,
+    shards: int = DEFAULT_SHARDS,
+    parameters: str | os.PathLike[str] | None = None,
+) -> Any:
+    """Load a dataset of images from formulas, by name.
+
+    Args:
+        name: as `list_fdsl` shows them.
+        split: `"train"` or `"validation"`, which has the same categories and none of the same instances.
+        image_size: height and width in pixels, at least 1.
+        color: draw in colours; False draws in gray.
+        mode: `"RGB"` has three channels, also of a gray image; `"L"` has one.
+        seed: another seed gives other categories and other images; in 0..2**63 − 1.
+        points: how many points are drawn, at least 1, for the families that draw points; None is the family's number.
+        categories: all (None), the first n (int), or a slice or range of them. Labels count from 0 in what is
+            selected.
+        instances: as `categories`, of the images of each category. None is the number that the name stands for, of
+            "validation" a tenth of it.
+        transform: called with each image as the transforms of torchvision are. Not with `streaming`: use the stream's
+            `map`.
+        as_tensor: uint8 tensors (channels, height, width) instead of PIL images. Not with `streaming`: use the
+            stream's `with_format("torch")`.
+        streaming: give a `datasets.IterableDataset` instead of a map-style dataset.
+        shards: into how many shards at most a stream is cut; see `hf_kakurenbo.fdsl.shards.count_shards`.
+        parameters: a folder of CSV files with the parameters of categories of your own, instead of those of `name`,
+            which then says the family and the number of instances. See `hf_kakurenbo.fdsl.parameters`.
+
+    Returns:
+        `FDSLDataset`, or with `streaming` an `FDSLStream`, which is a `datasets.IterableDataset`.
+
+    Raises:
+        ValueError: an argument is out of range; the message says what is possible.
+        TypeError: an argument is of the wrong type.
+        FileNotFoundError: there is no such folder of parameters.
+    """
+    options: dict[str, Any] = {
+        "image_size": image_size,
+        "color": color,
+        "mode": mode,
+        "seed": seed,
+        "points": points,
+        "categories": categories,
+        "instances": instances,
+    }
+    if not streaming:
+        given = None if parameters is None else read_parameters(parameters, find_family(find_entry(name).family))
+        return FDSLDataset(name, split, transform=transform, as_tensor=as_tensor, parameters=given, **options)
+    if transform is not None:
+        raise ValueError("A stream takes no transform; use load_fdsl(…, streaming=True).map(function) instead.")
+    if as_tensor:
+        raise ValueError('A stream takes no as_tensor; use load_fdsl(…, streaming=True).with_format("torch") instead.')
+    from .builder import FDSL
+
+    folder = None if parameters is None else os.fspath(parameters)
+    return FDSL(config_name=name, shards=shards, parameters=folder, **options).as_streaming_dataset(split)

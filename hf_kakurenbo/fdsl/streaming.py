@@ -1,0 +1,163 @@
+"""The images as a stream: a `datasets.IterableDataset` that draws what is iterated over and nothing else.
+
+This is the one place that rests on internals of `datasets`: `_BaseExamplesIterable`, what an IterableDataset iterates
+over. The public ways to one, `IterableDataset.from_generator` and a builder's `_generate_examples`, encode each image
+as PNG and decode it again as soon as the features are known, shuffle through a buffer that loses samples on resume, do
+not tell the generator which epoch it is, and draw what `skip` skips.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from datasets import IterableDataset
+from datasets.iterable_dataset import _BaseExamplesIterable
+
+from .dataset import FDSLDataset
+from .permutation import Order
+from .shards import DEFAULT_SHARDS, count_shards, cut
+
+# Before 5.1 the order of an epoch is asked for only of a dataset that has a ShufflingConfig.
+_HAS_SHUFFLING_CONFIG = "shuffling" in inspect.signature(IterableDataset.__init__).parameters
+
+
+class _Images(_BaseExamplesIterable):
+    """Images in an order, cut into shards of consecutive positions."""
+
+    # The examples are as the features say: they need no encoding or decoding.
+    is_typed = True
+
+    def __init__(
+        self, dataset: FDSLDataset, order: Order, features: Any, shards: int, kept: list[range] | None = None
+    ) -> None:
+        super().__init__()
+        self._dataset = dataset
+        self._order = order
+        self._features = features
+        self._shards = shards
+        self._kept = cut(len(order), count_shards(len(order), shards)) if kept is None else kept
+
+    @property
+    def features(self) -> Any:
+        return self._features
+
+    @property
+    def num_shards(self) -> int:
+        return len(self._kept)
+
+    def _init_state_dict(self) -> dict[str, Any]:
+        self._state_dict = {"shard_idx": 0, "shard_example_idx": 0, "type": type(self).__name__}
+        return self._state_dict
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        state: dict[str, Any] = self._state_dict or {"shard_idx": 0, "shard_example_idx": 0}
+        while state["shard_idx"] < len(self._kept):
+            shard = self._kept[state["shard_idx"]]
+            while state["shard_example_idx"] < len(shard):
+                position = shard[state["shard_example_idx"]]
+                state["shard_example_idx"] += 1
+                yield position, self._dataset[self._order[position]]
+            state["shard_idx"] += 1
+            state["shard_example_idx"] = 0
+
+    def with_order(self, order: Order) -> _Images:
+        """The same images in another order, or some of them."""
+        return _Images(self._dataset, order, self._features, self._shards)
+
+    @property
+    def order(self) -> Order:
+        """The sample ids in their order."""
+        return self._order
+
+    def shuffle_data_sources(self, generator: np.random.Generator) -> _Images:
+        # Of the bit generator NumPy promises the same numbers in every release, of the generator it does not.
+        key = np.uint64(deepcopy(generator).bit_generator.random_raw())
+        whole = sum(map(len, self._kept)) == len(self._order)
+        order = self._order if whole else self._order.blocks(self._kept)
+        kept = cut(len(order), len(self._kept))
+        return _Images(self._dataset, order.shuffled(key), self._features, self._shards, kept)
+
+    def shard_data_sources(self, num_shards: int, index: int, contiguous: bool = True) -> _Images:
+        chosen = self.split_shard_indices_by_worker(num_shards, index, contiguous=contiguous)
+        kept = [self._kept[number] for number in chosen]
+        return _Images(self._dataset, self._order, self._features, self._shards, kept)
+
+    def reshard_data_sources(self) -> _Images:
+        return self
+
+
+class FDSLStream(IterableDataset):
+    """A `datasets.IterableDataset` of images from formulas; what `load_fdsl(…, streaming=True)` returns.
+
+    It does what any IterableDataset does, and three things better: `shuffle` is a permutation of all samples, exact
+    when resumed by `state_dict` and `load_state_dict`; `skip` and `take` draw nothing that is skipped; no image is
+    encoded on the way. What `map`, `filter` and the like return is a plain IterableDataset: shuffle, skip and take
+    first.
+    """
+
+    def shuffle(
+        self, seed: int | None = None, generator: np.random.Generator | None = None, **unused: Any
+    ) -> FDSLStream:
+        """Put all samples in a random order, a different one in each epoch that `set_epoch` sets.
+
+        Args:
+            seed: the order; None is 0, so that all processes of a distributed training have the same.
+            generator: gives the order instead of a seed; it is not advanced.
+            **unused: `buffer_size` and the like, which `IterableDataset.shuffle` takes; there is no buffer.
+        """
+        if generator is None:
+            generator = np.random.default_rng(seed or 0)
+        if not _HAS_SHUFFLING_CONFIG:
+            return self._with(self._images().shuffle_data_sources(generator))
+        from datasets.iterable_dataset import ShufflingConfig
+
+        return self._with(self._images(), shuffling=ShufflingConfig(deepcopy(generator), seed or 0))
+
+    def skip(self, n: int) -> FDSLStream:
+        """All but the first n samples, which are not drawn. `set_epoch` changes their order, and none of them."""
+        images = self._images()
+        return self._with(images.with_order(images.order.section(_count("skip", n), len(images.order))))
+
+    def take(self, n: int) -> FDSLStream:
+        """The first n samples. `set_epoch` changes their order, and none of them."""
+        images = self._images()
+        return self._with(images.with_order(images.order.section(0, _count("take", n))))
+
+    def with_format(self, type: str | None = None) -> FDSLStream:  # noqa: A002 (the name that it overrides)
+        """Give the examples as `"torch"`, `"numpy"`, … instead of Python objects; None is Python objects."""
+        formatted = super().with_format(type)
+        kept = {"shuffling": self._shuffling} if _HAS_SHUFFLING_CONFIG else {}
+        return FDSLStream(
+            self._ex_iterable, info=self._info.copy(), split=self._split, formatting=formatted._formatting, **kept
+        )
+
+    def _images(self) -> _Images:
+        """The images in the order of epoch 0."""
+        if _HAS_SHUFFLING_CONFIG and self._shuffling:
+            return self._ex_iterable.shuffle_data_sources(self._shuffling.generator)
+        return self._ex_iterable
+
+    def _with(self, images: _Images, **options: Any) -> FDSLStream:
+        return FDSLStream(images, info=self._info.copy(), split=self._split, formatting=self._formatting, **options)
+
+
+def _count(method: str, n: int) -> int:
+    if n < 0:
+        raise ValueError(f"{method} needs a number of samples, at least 0; got {n}.")
+    return n
+
+
+def make_stream(dataset: FDSLDataset, info: Any, shards: int = DEFAULT_SHARDS) -> FDSLStream:
+    """A stream of the images of a dataset.
+
+    Args:
+        dataset: the images.
+        info: the `datasets.DatasetInfo`, with the features of the dataset.
+        shards: into how many shards at most it is cut.
+    """
+    images = _Images(dataset, Order.of(len(dataset)), info.features, shards)
+    return FDSLStream(images, info=info, split=dataset.split)
