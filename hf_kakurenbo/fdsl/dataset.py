@@ -62,7 +62,7 @@ class FDSLDataset(Dataset[dict[str, Any]]):
             those of `name`, which then says the family and the number of instances.
 
     Attributes:
-        name, split, image_size, color, mode, seed, points, transform, as_tensor: as given.
+        name, split, image_size, color, mode, seed, points, transform, as_tensor, parameters: as given.
         family: the `Family`.
         category_numbers: range; the number in its family of the category of each label.
         instance_numbers: range; the instances of each category, in order.
@@ -99,8 +99,8 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         self.points = None if points is None else _integer("points", points, 1)
         self.transform = transform
         self.as_tensor = bool(as_tensor)
-        self._given = None if parameters is None else list(parameters)
-        count = entry.categories if self._given is None else len(self._given)
+        self.parameters = None if parameters is None else list(parameters)
+        count = entry.categories if self.parameters is None else len(self.parameters)
         self.category_numbers = select("categories", categories, count, count)
         default = entry.instances if self.split == "train" else max(1, entry.instances // 10)
         self.instance_numbers = select("instances", instances, default, _VALIDATION_FROM)
@@ -116,7 +116,7 @@ class FDSLDataset(Dataset[dict[str, Any]]):
                 f"transform must be callable with an image, got {self.transform!r}. Give a function such as "
                 "torchvision.transforms.v2.RandomCrop(200), or None."
             )
-        if self._given is not None and not self._given:
+        if self.parameters is not None and not self.parameters:
             raise ValueError("parameters is empty; give the parameters of one category at least.")
 
     @property
@@ -177,8 +177,8 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         return self.family.render(varied, Drawing(self.image_size, self.color, self.points), key)
 
     def _parameters(self, category: int) -> Parameters:
-        if self._given is not None:
-            return self._given[category]
+        if self.parameters is not None:
+            return self.parameters[category]
         return _cached_parameters(self.family, self.seed, category)
 
     def __repr__(self) -> str:

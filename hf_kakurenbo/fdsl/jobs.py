@@ -46,7 +46,7 @@ def describe_job(dataset: FDSLDataset, storage: str, images_per_file: int) -> di
         "images_per_file": images_per_file,
         "categories": _bounds(dataset.category_numbers),
         "instances": _bounds(dataset.instance_numbers),
-        "parameters": _digest(dataset._given),
+        "parameters": _digest(dataset.parameters),
         "image_size": dataset.image_size,
         "color": dataset.color,
         "mode": dataset.mode,
