@@ -1,0 +1,75 @@
+"""RCDB, the radial contour database.
+
+Kataoka et al., "Replacing Labeled Real-image Datasets with Auto-generated Contours", CVPR 2022, arXiv 2206.09132. What
+the paper leaves open is as in the program that its authors published, with its default values (`rcdb_render` of
+https://github.com/masora1030/CVPR2022-Pretrained-ViT-PyTorch).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .contours import REFERENCE_SIZE, ContourFamily, Contours, whole_number
+from .family import Parameters
+from .random_numbers import uniforms
+
+_FEWEST_VERTICES, _MOST_VERTICES = 3, 200
+# exp(−1 / 100): the whole part of an exponential of mean 100 is n with a probability ∝ exp(−n / 100).
+_NEXT_TO_ONE = 0.9900498337491681
+
+
+@cache
+def _vertex_distribution() -> NDArray[np.float64]:
+    """The share of categories with at most 3, 4, …, 200 vertices."""
+    weights = [1.0]
+    while len(weights) <= _MOST_VERTICES - _FEWEST_VERTICES:
+        weights.append(weights[-1] * _NEXT_TO_ONE)
+    total = np.cumsum(weights)
+    return total / total[-1]
+
+
+class RCDB(ContourFamily):
+    """Contours around a centre in grays on white, each a noisy step away from the last.
+
+    A category: 3..200 vertices, from an exponential distribution of mean 100; 1..200 lines; the noise coefficient c ~
+    U(0, 4) and the line width w ~ U(0, 0.1). Each line moves every vertex outwards by w − c · (2 · noise − 1), the noise
+    being Perlin's; so by c + w on average. An instance: a radius of 0..100, times U(1, 2) for x and for y; the centre
+    (512 + U{−400..400}) / 2 for each axis; the noise; the gray of each line. Lengths are in pixels at 512 × 512.
+    """
+
+    name = "rcdb"
+    version = 1
+    columns = ("vertices", "lines", "noise_coefficient", "line_width")
+    background = 255
+    whole = frozenset({"vertices", "lines"})
+    limits = {  # noqa: RUF012
+        "vertices": (3, 100_000),
+        "lines": (1, 100_000),
+        "noise_coefficient": (-1e6, 1e6),
+        "line_width": (-1e6, 1e6),
+    }
+
+    def draw_parameters(self, key: np.uint64) -> Parameters:
+        """The parameters of a category: (1, 4)."""
+        vertices, lines, coefficient, width = uniforms(key, 4).tolist()
+        count = _FEWEST_VERTICES + int(np.searchsorted(_vertex_distribution(), vertices, side="right"))
+        return np.array([[count, whole_number(lines, 1, 200), 4.0 * coefficient, 0.1 * width]], dtype=np.float64)
+
+    def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Contours:
+        """The ellipse and its centre at random; the number of the instance plays no part but through its key."""
+        vertices, lines, coefficient, width = parameters[0].tolist()
+        radius, ellipse_x, ellipse_y, center_x, center_y = uniforms(key, 5).tolist()
+        length = whole_number(radius, 0, 100)
+        return Contours(
+            vertices=int(vertices),
+            lines=int(lines),
+            radius_x=length * (1.0 + ellipse_x),
+            radius_y=length * (1.0 + ellipse_y),
+            center_x=(REFERENCE_SIZE + whole_number(center_x, -400, 400)) / 2,
+            center_y=(REFERENCE_SIZE + whole_number(center_y, -400, 400)) / 2,
+            noise_gain=2.0 * coefficient,
+            outward=coefficient + width,
+        )
