@@ -1,0 +1,88 @@
+"""What docs/fdsl.md shows runs, and what it says is so."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hf_kakurenbo.fdsl import list_fdsl, load_fdsl
+from hf_kakurenbo.fdsl.catalog import find_family
+from hf_kakurenbo.fdsl.parameters import write_parameters
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "fdsl.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.split("## How to add a family")[0], re.MULTILINE | re.DOTALL)
+
+
+def run(block):
+    """The value of the last line, which is an expression, and what the others defined."""
+    *statements, last = block.strip().splitlines()
+    names = {}
+    exec("\n".join(statements), names)
+    return eval(last, names), names
+
+
+def test_the_quick_start():
+    example, names = run(BLOCKS[0])
+    assert len(names["train"]) == 1_000_000
+    assert (example["label"], example["sample_id"], example["image"].size) == (12, 12345, (224, 224))
+
+
+def test_the_ordinary_call():
+    names = {}
+    exec(BLOCKS[1], names)
+    example = next(iter(names["stream"]))
+    assert (example["label"], example["sample_id"], example["image"].size) == (0, 0, (224, 224))
+
+
+def test_the_stream():
+    example, names = run(BLOCKS[2])
+    assert example["sample_id"] // 1000 == example["label"]
+    assert names["stream"].num_shards == 320
+
+
+def test_the_published_parameters(tmp_path, monkeypatch):
+    family = find_family("fractaldb")
+    published = [family.draw_parameters(family.parameter_key(0, category, 0)) for category in range(3)]
+    (tmp_path / "data").mkdir()
+    write_parameters(tmp_path / "data" / "csv_rate0.2_category1000", family, published)
+    monkeypatch.chdir(tmp_path)
+    dataset, _ = run(BLOCKS[3])
+    assert dataset.categories == 3
+    assert dataset[1999]["label"] == 1
+
+
+def test_every_block_is_run():
+    assert len(BLOCKS) == 4
+
+
+def test_the_options_are_those_of_load_fdsl():
+    section = PAGE.split("## Options")[1].split("## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE))
+    parameters = dict(inspect.signature(load_fdsl).parameters)
+    del parameters["name"]
+    assert set(rows) == set(parameters)
+    for name, default in rows.items():
+        expected = parameters[name].default
+        assert default == f"`{expected!r}`".replace("'", '"') or expected is None, name
+
+
+def test_every_name_is_in_the_table():
+    table = PAGE.split("| names |")[1].split("\n\n")[0]
+    named = set()
+    for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
+        first, *sizes = re.findall(r"`(.*?)`", cell)
+        named |= {first, *(first.split("-")[0] + size for size in sizes)}
+    assert named == {name for name in list_fdsl() if not name.endswith("-test")}
+
+
+@pytest.mark.parametrize("family", sorted({name.split("-")[0] for name in list_fdsl()}))
+def test_each_family_has_its_picture(family):
+    picture = DOCS / "images" / f"fdsl_{family}.png"
+    assert f"(images/{picture.name})" in PAGE
+    assert picture.stat().st_size <= 300_000
+    with Image.open(picture) as image:
+        assert max(image.size) <= 1000
+        assert image.convert("L").getextrema()[1] > 200, "nothing is drawn"
