@@ -34,10 +34,10 @@ def _vertex_distribution() -> NDArray[np.float64]:
 class RCDB(ContourFamily):
     """Contours around a centre in grays on white, each a noisy step away from the last.
 
-    A category: 3..200 vertices, from an exponential distribution of mean 100; 1..200 lines; the noise coefficient c ~
-    U(0, 4) and the line width w ~ U(0, 0.1). Each line moves every vertex outwards by w − c · (2 · noise − 1), the noise
-    being Perlin's; so by c + w on average. An instance: a radius of 0..100, times U(1, 2) for x and for y; the centre
-    (512 + U{−400..400}) / 2 for each axis; the noise; the gray of each line. Lengths are in pixels at 512 × 512.
+    A category: 3..200 vertices, from an exponential distribution of mean 100; 1..200 lines; the noise coefficient
+    c ~ U(0, 4) and the line width w ~ U(0, 0.1). Each line moves every vertex outwards by w − c · (2 · noise − 1), the
+    noise being Perlin's; so by c + w on average. An instance: a radius of 0..100, times U(1, 2) for x and for y; the
+    centre (512 + U{−400..400}) / 2 for each axis; the noise; the gray of each line. Lengths are in pixels at 512 × 512.
     """
 
     name = "rcdb"

@@ -21,8 +21,8 @@ class VisualAtom(ContourFamily):
     """Contours around a centre in grays on black, with two waves that grow from line to line.
 
     A category: 200..1000 vertices; 1..200 lines; a radius of 0..50, times U(1, 2) for x and for y; the noise
-    coefficient c ~ U(2, 6); the line width w ~ U(0, 0.01); two different frequencies n₁, n₂ of 0..20. Each line moves the
-    vertex at angle θ outwards by w + c − c · noise + ½ sin(n₁ θ) + ½ sin(n₂ θ), the noise being Perlin's. An
+    coefficient c ~ U(2, 6); the line width w ~ U(0, 0.01); two different frequencies n₁ and n₂ in 0..20. Each line
+    moves the vertex at angle θ outwards by w + c − c · noise + ½ sin(n₁ θ) + ½ sin(n₂ θ), the noise being Perlin's. An
     instance: the centre (512 + U{−512..512}) / 2 for each axis; the noise; the gray of each line. Lengths are in pixels
     at 512 × 512.
     """
