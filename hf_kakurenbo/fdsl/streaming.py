@@ -30,6 +30,7 @@ class _Images(_BaseExamplesIterable):
 
     # The examples are as the features say: they need no encoding or decoding.
     is_typed = True
+    sleep_on_threads_shutdown = False
 
     def __init__(
         self, dataset: FDSLDataset, order: Order, features: Any, shards: int, kept: list[range] | None = None
