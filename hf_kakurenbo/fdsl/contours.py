@@ -8,9 +8,9 @@ ellipse itself is not drawn. The position in the noise is drawn anew for every v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import factorial
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -19,17 +19,20 @@ from numpy.typing import NDArray
 from .family import Drawing, Family, Image, Parameters
 from .random_numbers import random_bits
 
+if TYPE_CHECKING:
+    import torch
+
 REFERENCE_SIZE = 512
 """The image size, in pixels, in which lengths are given; other sizes show the same drawing, scaled."""
 
 # What is drawn from an instance's key after the numbers 0..15, which are the families' own.
-_NOISE, _INK = 16, 17
+NOISE_COUNTER, INK_COUNTER = 16, 17
 
 # So far from the image a vertex is cut off: beyond that the slope of a line is no longer exact in 40 bits.
-_FAR = 2.0**18
-_SLOPE_BITS = 40
-_SLOPE_ONE = 2.0**_SLOPE_BITS
-_SLOPE_HALF = 1 << (_SLOPE_BITS - 1)
+FARTHEST = 2.0**18
+SLOPE_BITS = 40
+_SLOPE_ONE = 2.0**SLOPE_BITS
+_SLOPE_HALF = 1 << (SLOPE_BITS - 1)
 
 _TWO_PI = 6.283185307179586
 _SINE = tuple((-1) ** k / factorial(2 * k + 1) for k in range(8))
@@ -84,11 +87,11 @@ _PERMUTATION = bytes.fromhex(
 # The slope of the noise at each whole number, as in `pnoise1` of the Python package "noise" (1.2.2), which both
 # programs use with its defaults (one octave): −1 for half of them, 1..8 for the others; a period of 256 cells, of
 # which the program's positions cover the first 10,000.
-_SLOPES = np.array([-1.0 if h & 8 else (h & 7) + 1.0 for h in _PERMUTATION + _PERMUTATION[:1]])
-_CELLS = 10_000
-_NOISE_HEIGHT = 0.4
+NOISE_SLOPES = np.array([-1.0 if h & 8 else (h & 7) + 1.0 for h in _PERMUTATION + _PERMUTATION[:1]])
+NOISE_CELLS = 10_000
+NOISE_HEIGHT = 0.4
 _32, _LOW_32 = np.uint64(32), np.uint64(0xFFFFFFFF)
-_CELLS_U64, _PERIOD_MASK = np.uint64(_CELLS), np.uint64(255)
+_CELLS_U64, _PERIOD_MASK = np.uint64(NOISE_CELLS), np.uint64(255)
 _TWO_TO_MINUS_32 = 2.0**-32
 
 
@@ -103,9 +106,9 @@ def perlin_noise(bits: np.uint64) -> float:
     cell = (position >> _32) & _PERIOD_MASK
     here = np.float64(np.int64(position & _LOW_32)) * _TWO_TO_MINUS_32
     fade = here * here * here * (here * (here * 6.0 - 15.0) + 10.0)
-    left = _SLOPES[cell] * here
-    right = _SLOPES[cell + np.uint64(1)] * (here - 1.0)
-    return (left + fade * (right - left)) * _NOISE_HEIGHT
+    left = NOISE_SLOPES[cell] * here
+    right = NOISE_SLOPES[cell + np.uint64(1)] * (here - 1.0)
+    return (left + fade * (right - left)) * NOISE_HEIGHT
 
 
 @njit(cache=True, nogil=True)
@@ -120,7 +123,7 @@ def _draw_clipped(
     first = max(0, -major if major_step > 0 else major - size + 1)
     last = min(count, size - major if major_step > 0 else major + 1)
     for step in range(first, last):
-        across = minor + minor_step * ((slope * step + _SLOPE_HALF) >> _SLOPE_BITS)
+        across = minor + minor_step * ((slope * step + _SLOPE_HALF) >> SLOPE_BITS)
         if 0 <= across < size:
             flat[np.uint64((major + major_step * step) * major_place + across * minor_place)] = ink
 
@@ -158,7 +161,7 @@ def draw_polygon(flat: NDArray[np.generic], size: int, x: NDArray[np.int64], y: 
         along, across = (y_step, x_step) if height > width else (x_step, y_step)
         place, remainder = y0 * size + x0, _SLOPE_HALF
         for _ in range(count):
-            flat[np.uint64(place + across * (remainder >> _SLOPE_BITS))] = ink
+            flat[np.uint64(place + across * (remainder >> SLOPE_BITS))] = ink
             place += along
             remainder += slope
 
@@ -193,7 +196,7 @@ def _move(
 def _to_pixels(pixels: NDArray[np.int64], positions: NDArray[np.float64], scale: float) -> None:
     for k in range(len(pixels)):
         # Truncated towards 0, as PIL does.
-        pixels[k] = np.int64(min(max(positions[k] * scale, -_FAR), _FAR))
+        pixels[k] = np.int64(min(max(positions[k] * scale, -FARTHEST), FARTHEST))
 
 
 @njit(cache=True, nogil=True)
@@ -244,6 +247,20 @@ class Contours(NamedTuple):
     """Of the waves along the contour, each adding half the sine of frequency · angle to `outward`."""
 
 
+def first_polygon(instance: Contours) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The columns and the rows, each (vertices,), from which the first line moves away."""
+    sines, cosines = turn(instance.vertices, 1)
+    return instance.center_x + instance.radius_x * cosines, instance.center_y + instance.radius_y * sines
+
+
+def outward_moves(instance: Contours) -> NDArray[np.float64]:
+    """By how much each line moves each vertex outwards, noise apart: (vertices,)."""
+    outward = np.full(instance.vertices, instance.outward)
+    for frequency in instance.frequencies:
+        outward += 0.5 * turn(instance.vertices, frequency)[0]
+    return outward
+
+
 class ContourFamily(Family):
     """A family of contours: a subclass has the distribution of the parameters and of the instances.
 
@@ -286,31 +303,37 @@ class ContourFamily(Family):
         Returns:
             uint8, (size, size) or, in colour, (size, size, 3).
         """
-        shades = _shades(instance.lines, np.uint64(random_bits(key, _INK)))
+        shades = line_shades(instance.lines, np.uint64(random_bits(key, INK_COUNTER)))
         inks = shades.view(np.uint32)[:, 0] if drawing.color else shades[:, 0]
         size = drawing.image_size
         canvas = np.full((size, size), self.background * (0x01010101 if drawing.color else 1), dtype=inks.dtype)
-        sines, cosines = turn(instance.vertices, 1)
-        outward = np.full(instance.vertices, instance.outward)
-        for frequency in instance.frequencies:
-            outward += 0.5 * turn(instance.vertices, frequency)[0]
+        (x, y), outward = first_polygon(instance), outward_moves(instance)
         _draw_contours(
             canvas.reshape(-1),
             size,
-            instance.center_x + instance.radius_x * cosines,
-            instance.center_y + instance.radius_y * sines,
+            x,
+            y,
             instance.noise_gain,
             outward,
             np.ascontiguousarray(inks),
-            np.uint64(random_bits(key, _NOISE)),
+            np.uint64(random_bits(key, NOISE_COUNTER)),
         )
         if not drawing.color:
             return canvas
         return np.ascontiguousarray(canvas.view(np.uint8).reshape(size, size, 4)[..., :3])
 
+    def render_batch(
+        self, instances: Sequence[Contours], drawing: Drawing, keys: Sequence[np.uint64], device: torch.device | str
+    ) -> torch.Tensor:
+        """Several images at once; they differ from those of `render` by the rounding of sums alone."""
+        from .batched.contours import draw_contours_batch
+
+        return draw_contours_batch(instances, drawing, keys, self.background, device)
+
 
 @njit(cache=True, nogil=True)
-def _shades(lines: int, key: np.uint64) -> NDArray[np.uint8]:
+def line_shades(lines: int, key: np.uint64) -> NDArray[np.uint8]:
+    """The ink of each line, four channels at random of which gray uses the first and colour three: (lines, 4)."""
     shades = np.empty((lines, 4), dtype=np.uint8)
     for line in range(lines):
         bits = random_bits(key, line)

@@ -58,11 +58,14 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         transform: called with each image (PIL, or tensor when `as_tensor`) as the transforms of torchvision are; what
             it returns is the example's image.
         as_tensor: give tensors, without passing through PIL.
+        device: where batches (`__getitems__`, which a DataLoader calls) are drawn, all images of one at once: `"cuda"`,
+            in the main process. Needs `as_tensor`. The parameters and the distribution are those of the CPU, but the
+            images of the fractal families are not the same, pixel by pixel. None draws one by one on the CPU.
         parameters: the parameters of categories of your own, each float64 (rows, columns of the family), instead of
             those of `name`, which then says the family and the number of instances.
 
     Attributes:
-        name, split, image_size, color, mode, seed, points, transform, as_tensor, parameters: as given.
+        name, split, image_size, color, mode, seed, points, transform, as_tensor, device, parameters: as given.
         family: the `Family`.
         category_numbers: range; the number in its family of the category of each label.
         instance_numbers: range; the instances of each category, in order.
@@ -86,6 +89,7 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         instances: Selection = None,
         transform: Callable[[Any], Any] | None = None,
         as_tensor: bool = False,
+        device: torch.device | str | None = None,
         parameters: Sequence[Parameters] | None = None,
     ) -> None:
         entry = find_entry(name)
@@ -99,6 +103,7 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         self.points = None if points is None else _integer("points", points, 1)
         self.transform = transform
         self.as_tensor = bool(as_tensor)
+        self.device = None if device is None else torch.device(device)
         self.parameters = None if parameters is None else list(parameters)
         count = entry.categories if self.parameters is None else len(self.parameters)
         self.category_numbers = select("categories", categories, count, count)
@@ -115,6 +120,10 @@ class FDSLDataset(Dataset[dict[str, Any]]):
             raise TypeError(
                 f"transform must be callable with an image, got {self.transform!r}. Give a function such as "
                 "torchvision.transforms.v2.RandomCrop(200), or None."
+            )
+        if self.device is not None and not self.as_tensor:
+            raise ValueError(
+                f"device={str(self.device)!r} draws tensors; give as_tensor=True too, or leave device out."
             )
         if self.parameters is not None and not self.parameters:
             raise ValueError("parameters is empty; give the parameters of one category at least.")
@@ -145,15 +154,21 @@ class FDSLDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample_id = self._to_sample_id(index)
+        if self.device is not None:
+            return self._draw_batch([sample_id])[0]
         pixels = self._draw(sample_id)
-        image = _to_tensor(pixels, self.mode) if self.as_tensor else _to_pil(pixels, self.mode)
-        if self.transform is not None:
-            image = self.transform(image)
-        return {"image": image, "label": sample_id // self.instances, "sample_id": sample_id}
+        return self._example(sample_id, _to_tensor(pixels, self.mode) if self.as_tensor else _to_pil(pixels, self.mode))
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The examples at several indices."""
-        return [self[index] for index in indices]
+        if self.device is None or not len(indices):
+            return [self[index] for index in indices]
+        return self._draw_batch([self._to_sample_id(index) for index in indices])
+
+    def _example(self, sample_id: int, image: Any) -> dict[str, Any]:
+        if self.transform is not None:
+            image = self.transform(image)
+        return {"image": image, "label": sample_id // self.instances, "sample_id": sample_id}
 
     def _to_sample_id(self, index: Any) -> int:
         try:
@@ -167,14 +182,28 @@ class FDSLDataset(Dataset[dict[str, Any]]):
             raise IndexError(f"Index {number} is out of range: {self.name} {self.split} has {len(self)} images.")
         return number % len(self)
 
+    @property
+    def _drawing(self) -> Drawing:
+        return Drawing(self.image_size, self.color, self.points)
+
     def _draw(self, sample_id: int) -> Image:
+        varied, key = self._vary(sample_id)
+        return self.family.render(varied, self._drawing, key)
+
+    def _draw_batch(self, sample_ids: Sequence[int]) -> list[dict[str, Any]]:
+        assert self.device is not None
+        varied, keys = zip(*map(self._vary, sample_ids), strict=True)
+        pixels = self.family.render_batch(varied, self._drawing, keys, self.device)
+        images = pixels.expand(-1, 3, -1, -1) if self.mode == "RGB" else pixels
+        return [self._example(sample_id, image) for sample_id, image in zip(sample_ids, images, strict=True)]
+
+    def _vary(self, sample_id: int) -> tuple[Any, np.uint64]:
         label, position = divmod(sample_id, self.instances)
         category, instance = self.category_numbers[label], self.instance_numbers[position]
         if self.split == "validation":
             instance += _VALIDATION_FROM
         key = self.family.instance_key(self.seed, category, instance)
-        varied = self.family.draw_instance(self._parameters(category), instance, key)
-        return self.family.render(varied, Drawing(self.image_size, self.color, self.points), key)
+        return self.family.draw_instance(self._parameters(category), instance, key), key
 
     def _parameters(self, category: int) -> Parameters:
         if self.parameters is not None:

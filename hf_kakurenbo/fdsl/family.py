@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .random_numbers import derive_key
+
+if TYPE_CHECKING:
+    import torch
 
 Parameters = NDArray[np.float64]
 """The parameters of a category: a table of shape (rows, len(family.columns)). The rows of a fractal are its maps."""
@@ -95,3 +99,23 @@ class Family(ABC):
     @abstractmethod
     def render(self, instance: Any, drawing: Drawing, key: np.uint64) -> Image:
         """The image: uint8, (size, size) or, when `drawing.color`, (size, size, 3)."""
+
+    def render_batch(
+        self, instances: Sequence[Any], drawing: Drawing, keys: Sequence[np.uint64], device: torch.device | str
+    ) -> torch.Tensor:
+        """Several images at once, on a device: uint8, (images, 1 or 3, size, size).
+
+        This one draws one after the other on the CPU; a family that knows better overrides it. Parameters and
+        distribution are those of `render`; the pixels may differ.
+
+        Args:
+            instances: what `draw_instance` returned, one for each image.
+            drawing: how all are drawn.
+            keys: their instances' keys.
+            device: where the images shall be.
+        """
+        import torch
+
+        images = [torch.from_numpy(self.render(*each)) for each in zip(instances, repeat(drawing), keys)]
+        channels_last = torch.stack(images).view(len(images), drawing.image_size, drawing.image_size, -1)
+        return channels_last.permute(0, 3, 1, 2).contiguous().to(device)

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from .catalog import find_entry, find_family
 from .dataset import FDSLDataset
 from .parameters import read_parameters
@@ -26,6 +28,7 @@ def load_fdsl(
     instances: Selection = None,
     transform: Callable[[Any], Any] | None = None,
     as_tensor: bool = False,
+    device: torch.device | str | None = None,
     streaming: bool = False,
     shards: int = DEFAULT_SHARDS,
     parameters: str | os.PathLike[str] | None = None,
@@ -48,6 +51,7 @@ def load_fdsl(
             `map`.
         as_tensor: uint8 tensors (channels, height, width) instead of PIL images. Not with `streaming`: use the
             stream's `with_format("torch")`.
+        device: where whole batches are drawn at once, `"cuda"`; see `FDSLDataset`. Not with `streaming`.
         streaming: give a `datasets.IterableDataset` instead of a map-style dataset.
         shards: into how many shards at most a stream is cut; see `hf_kakurenbo.fdsl.shards.count_shards`.
         parameters: a folder of CSV files with the parameters of categories of your own, instead of those of `name`,
@@ -72,11 +76,15 @@ def load_fdsl(
     }
     if not streaming:
         given = None if parameters is None else read_parameters(parameters, find_family(find_entry(name).family))
-        return FDSLDataset(name, split, transform=transform, as_tensor=as_tensor, parameters=given, **options)
+        return FDSLDataset(
+            name, split, transform=transform, as_tensor=as_tensor, device=device, parameters=given, **options
+        )
     if transform is not None:
         raise ValueError("A stream takes no transform; use load_fdsl(…, streaming=True).map(function) instead.")
     if as_tensor:
         raise ValueError('A stream takes no as_tensor; use load_fdsl(…, streaming=True).with_format("torch") instead.')
+    if device is not None:
+        raise ValueError(f"A stream is drawn on the CPU, got device={str(device)!r}; leave streaming out, or device.")
     from .builder import FDSL
 
     folder = None if parameters is None else os.fspath(parameters)

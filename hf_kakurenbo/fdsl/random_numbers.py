@@ -11,7 +11,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+MIX_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_FIRST, _SECOND = MIX_MULTIPLIERS
 _30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 _TWO_TO_MINUS_53 = 2.0**-53
 

@@ -1,0 +1,59 @@
+"""Whole batches drawn in torch: the same parameters, random numbers and, for contours, pixels."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_kakurenbo import load_fdsl
+from hf_kakurenbo.fdsl.batched import contours
+from hf_kakurenbo.fdsl.batched.random_numbers import keys_tensor, random_bits_tensor, uniform_tensor
+from hf_kakurenbo.fdsl.random_numbers import random_bits, uniform
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@given(key=st.integers(0, 2**64 - 1), counter=st.integers(0, 2**62))
+def test_random_numbers_are_those_of_the_kernels(key, counter):
+    tensor, counters = keys_tensor([key], "cpu"), torch.tensor([counter])
+    bits = random_bits_tensor(tensor, counters).numpy().view(np.uint64)
+    assert bits[0] == random_bits(np.uint64(key), counter)
+    assert uniform_tensor(tensor, counters).item() == uniform(np.uint64(key), counter)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["rcdb-test", "visualatom-test"])
+@pytest.mark.parametrize("options", [{}, {"color": True}, {"mode": "L", "split": "validation"}], ids=str)
+def test_contours_are_the_same_in_batches(name, options, device, monkeypatch):
+    monkeypatch.setattr(contours, "_CORNERS_AT_A_TIME", 2**17)  # several chunks
+    options = {"image_size": 48, "as_tensor": True, **options}
+    one_by_one, batched = load_fdsl(name, **options), load_fdsl(name, device=device, **options)
+    ids = list(range(len(batched)))[::-1]
+    found = batched.__getitems__(ids)
+    assert [example["sample_id"] for example in found] == ids
+    for index, example in zip(ids, found, strict=True):
+        expected = one_by_one[index]
+        assert example["label"] == expected["label"]
+        assert example["image"].device.type == device
+        assert example["image"].shape == expected["image"].shape
+        different = (example["image"].cpu() != expected["image"]).float().mean()
+        assert different <= (0 if device == "cpu" else 0.01)
+
+
+def test_a_batch_of_none_and_a_single_one():
+    dataset = load_fdsl("rcdb-test", image_size=16, as_tensor=True, device="cpu")
+    assert dataset.__getitems__([]) == []
+    assert torch.equal(dataset[-1]["image"], dataset.__getitems__([len(dataset) - 1])[0]["image"])
+
+
+def test_the_transform_is_applied_in_batches():
+    dataset = load_fdsl("rcdb-test", image_size=16, as_tensor=True, device="cpu", transform=lambda image: image[:, :4])
+    assert dataset.__getitems__([0, 5])[1]["image"].shape == (3, 4, 16)
+
+
+def test_what_a_device_does_not_go_with_is_said():
+    with pytest.raises(ValueError, match=r"device='cpu' draws tensors; give as_tensor=True too"):
+        load_fdsl("rcdb-test", device="cpu")
+    with pytest.raises(ValueError, match="A stream is drawn on the CPU, got device='cpu'"):
+        load_fdsl("rcdb-test", device="cpu", streaming=True)
