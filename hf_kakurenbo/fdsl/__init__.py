@@ -6,14 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .catalog import list_fdsl
+    from .catalog import list_fdsl, register_dataset, register_family
     from .dataset import FDSLDataset
     from .loading import load_fdsl
 
-__all__ = ["FDSLDataset", "list_fdsl", "load_fdsl"]
+__all__ = ["FDSLDataset", "list_fdsl", "load_fdsl", "register_dataset", "register_family"]
 
 # Loaded on first use: registering the name with `datasets` shall import neither Numba nor torch.
-_HOMES = {"FDSLDataset": "dataset", "list_fdsl": "catalog", "load_fdsl": "loading"}
+_HOMES = {
+    "FDSLDataset": "dataset",
+    "list_fdsl": "catalog",
+    "load_fdsl": "loading",
+    "register_dataset": "catalog",
+    "register_family": "catalog",
+}
 
 
 def __getattr__(name: str) -> Any:

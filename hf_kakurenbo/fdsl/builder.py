@@ -74,6 +74,13 @@ class FDSLConfig(datasets.BuilderConfig):
         return digest.hexdigest()
 
 
+class _ConfigsByName:
+    """Of every name in the catalog, also of those that were registered after the class was made."""
+
+    def __get__(self, builder: Any, builder_class: Any = None) -> dict[str, FDSLConfig]:
+        return {name: FDSLConfig(name=name) for name in list_fdsl()}
+
+
 class FDSL(datasets.GeneratorBasedBuilder):
     """Images from formulas, for `datasets`: `load_dataset("fdsl", name)` uses it once `hf_kakurenbo` is imported.
 
@@ -90,6 +97,7 @@ class FDSL(datasets.GeneratorBasedBuilder):
 
     BUILDER_CONFIG_CLASS = FDSLConfig
     BUILDER_CONFIGS = [FDSLConfig(name=name) for name in list_fdsl()]  # noqa: RUF012 (as `datasets` has it)
+    builder_configs = _ConfigsByName()
 
     def __init__(
         self,

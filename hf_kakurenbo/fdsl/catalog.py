@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
+from numbers import Integral
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +25,17 @@ _FAMILIES = {
     "ofdb2d": ("ofdb", "OFDB2D"),
     "ofdb3d": ("ofdb", "OFDB3D"),
 }
+
+# Those that a user added.
+_REGISTERED: dict[str, type[Family]] = {}
+
+FamilyClass = TypeVar("FamilyClass", bound=type[Family])
+
+# Names end up in the names of files and of `datasets` configurations.
+_NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
+
+# As many instances as a split has numbers for.
+_MOST_INSTANCES = 2**32
 
 # Of which seed the accepted attempts are shipped.
 SHIPPED_SEED = 0
@@ -92,10 +107,87 @@ def find_family(name: str) -> Family:
     Raises:
         ValueError: there is none; the message lists them.
     """
+    if name in _REGISTERED:
+        return _REGISTERED[name]()
     if name not in _FAMILIES:
-        raise ValueError(f"There is no FDSL family {name!r}. There are: {', '.join(_FAMILIES)}.")
+        raise ValueError(f"There is no FDSL family {name!r}. There are: {', '.join([*_FAMILIES, *_REGISTERED])}.")
     module, class_name = _FAMILIES[name]
     return getattr(import_module(f".{module}", __package__), class_name)()
+
+
+def register_family(family: FamilyClass) -> FamilyClass:
+    """Make a family of your own known under its `name`; usable as a class decorator.
+
+    Do it in the module that defines the class, so that worker processes, which import that module, know it too.
+    Registering a class anew, as a notebook does, replaces it for the datasets loaded from then on.
+
+    Args:
+        family: a subclass of `hf_kakurenbo.fdsl.family.Family` whose constructor takes no arguments.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: the name is taken or not a name, or `version` or `columns` is not what it must be.
+        TypeError: it is not a subclass of Family, or lacks something that a family must have.
+    """
+    if not (inspect.isclass(family) and issubclass(family, Family)):
+        raise TypeError(f"A family is a subclass of hf_kakurenbo.fdsl.family.Family, got {family!r}.")
+    missing = [name for name in ("name", "version", "columns") if not hasattr(family, name)]
+    missing += sorted(family.__abstractmethods__)
+    if missing:
+        raise TypeError(f"The family {family.__qualname__} lacks {', '.join(missing)}; define them in the class.")
+    _check_name("family", family.name)
+    if not _is_positive(family.version):
+        raise ValueError(f"version of the family {family.name!r} must be an integer ≥ 1, got {family.version!r}.")
+    if not family.columns or isinstance(family.columns, str):
+        raise ValueError(f"columns of the family {family.name!r} must be a tuple of names, got {family.columns!r}.")
+    before = _REGISTERED.get(family.name)
+    if family.name in _FAMILIES or (before is not None and not _is_same(before, family)):
+        taken_by = _FAMILIES[family.name][1] if before is None else before.__qualname__
+        raise ValueError(f"The family name {family.name!r} is taken by {taken_by}; choose another.")
+    _REGISTERED[family.name] = family
+    find_family.cache_clear()
+    return family
+
+
+def register_dataset(name: str, family: str, categories: int, instances: int = 1000) -> None:
+    """Make a dataset of your own known under a name, for `load_fdsl` and the command.
+
+    Args:
+        name: small letters and digits, with - or _ between them.
+        family: the name of a family, of this package or registered.
+        categories: how many there are, at least 1.
+        instances: how many training images each category has by default, in 1..2**32.
+
+    Raises:
+        ValueError: the name is taken or not a name, there is no such family, or a number is out of range.
+    """
+    _check_name("dataset", name)
+    find_family(family)
+    for what, value, most in (("categories", categories, None), ("instances", instances, _MOST_INSTANCES)):
+        if not _is_positive(value) or (most is not None and value > most):
+            expected = "at least 1" if most is None else f"in 1..{most}"
+            raise ValueError(f"{what} of {name!r} must be an integer {expected}, got {value!r}.")
+    entry = Entry(name, family, int(categories), int(instances))
+    if _CATALOG.get(name, entry) != entry:
+        raise ValueError(f"The dataset name {name!r} is taken by {_CATALOG[name]}; choose another.")
+    _CATALOG[name] = entry
+
+
+def _check_name(what: str, name: Any) -> None:
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise ValueError(
+            f"The name of a {what} must be small letters and digits, with - or _ between them, got {name!r}."
+        )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _is_same(one: type, other: type) -> bool:
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
 @cache
