@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from fdsl_toy import CATEGORIES, NAME, enter_into_catalog
 from hf_kakurenbo.fdsl import FDSLDataset, load_fdsl
-from hf_kakurenbo.fdsl.builder import FDSL, FDSLConfig
 from hf_kakurenbo.fdsl.streaming import FDSLStream
 
 INSTANCES = 16
@@ -24,7 +23,6 @@ COUNT = CATEGORIES * INSTANCES
 @pytest.fixture(autouse=True)
 def toy_in_catalog(monkeypatch, tmp_path):
     enter_into_catalog(monkeypatch.setitem)
-    monkeypatch.setattr(FDSL, "builder_configs", {**FDSL.builder_configs, NAME: FDSLConfig(name=NAME)})
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
@@ -243,5 +241,5 @@ def test_copies():
     for copied in (pickle.loads(pickle.dumps(images)), copy.deepcopy(images)):
         assert ids(copied) == ids(images)
         assert isinstance(copied, FDSLStream)
-    large = load_fdsl("exfractaldb-21k", streaming=True).shuffle(1).skip(10_000_000)
+    large = load_fdsl("rcdb-21k", streaming=True).shuffle(1).skip(10_000_000)
     assert len(pickle.dumps(large)) < 2_000_000

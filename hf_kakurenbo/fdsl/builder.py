@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from typing import Any
@@ -74,11 +74,19 @@ class FDSLConfig(datasets.BuilderConfig):
         return digest.hexdigest()
 
 
-class _ConfigsByName:
-    """Of every name in the catalog, also of those that were registered after the class was made."""
+class _ConfigsByName(Mapping[str, FDSLConfig]):
+    """One for every name in the catalog, also for those that are registered later; made when it is asked for."""
 
-    def __get__(self, builder: Any, builder_class: Any = None) -> dict[str, FDSLConfig]:
-        return {name: FDSLConfig(name=name) for name in list_fdsl()}
+    def __getitem__(self, name: str) -> FDSLConfig:
+        if name not in list_fdsl():
+            raise KeyError(name)
+        return FDSLConfig(name=name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list_fdsl())
+
+    def __len__(self) -> int:
+        return len(list_fdsl())
 
 
 class FDSL(datasets.GeneratorBasedBuilder):
@@ -96,7 +104,6 @@ class FDSL(datasets.GeneratorBasedBuilder):
     """
 
     BUILDER_CONFIG_CLASS = FDSLConfig
-    BUILDER_CONFIGS = [FDSLConfig(name=name) for name in list_fdsl()]  # noqa: RUF012 (as `datasets` has it)
     builder_configs = _ConfigsByName()
 
     def __init__(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from .dataset import FDSLDataset
 from .permutation import Order
 from .shards import DEFAULT_SHARDS, count_shards, cut
 
-# Before 5.1 the order of an epoch is asked for only of a dataset that has a ShufflingConfig.
+# Before 4.6 the order of an epoch is asked for only of a dataset that has a ShufflingConfig.
 _HAS_SHUFFLING_CONFIG = "shuffling" in inspect.signature(IterableDataset.__init__).parameters
 
 
@@ -127,6 +127,16 @@ class FDSLStream(IterableDataset):
         """The first n samples. `set_epoch` changes their order, and none of them."""
         images = self._images()
         return self._with(images.with_order(images.order.section(0, _count("take", n))))
+
+    def filter(self, *args: Any, **options: Any) -> IterableDataset:
+        """Keep the examples for which a function is true; as `IterableDataset.filter`."""
+        # Up to 4.6 it fails where examples have their features already, unless the dataset does not know of them.
+        unaware = copy(self)
+        unaware._info = self._info.copy()
+        unaware._info.features = None
+        filtered = IterableDataset.filter(unaware, *args, **options)
+        filtered._info.features = self._info.features
+        return filtered
 
     def with_format(self, type: str | None = None) -> FDSLStream:  # noqa: A002 (the name that it overrides)
         """Give the examples as `"torch"`, `"numpy"`, … instead of Python objects; None is Python objects."""
