@@ -6,7 +6,8 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_kakurenbo import KakurenboConfig
 from hf_kakurenbo.config import NO_HIDING
@@ -97,6 +97,9 @@ def parse_arguments(
         names = vars(parser.parse_known_args()[0])
     builtin = not any(names.get(flag) for flag in data_flags)
     defaults = {**_DEFAULTS, **(_BUILTIN_DEFAULTS | builtin_defaults if builtin else {})}
+    # Accelerate's launcher of several processes tells none of them of `use_cpu`: each would train alone, unnoticed.
+    if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > max(torch.accelerator.device_count(), 1):
+        defaults["use_cpu"] = True
     try:
         if given is not None:
             return tuple(parser.parse_dict({**defaults, **given}))
@@ -104,6 +107,22 @@ def parse_arguments(
         return tuple(parser.parse_args_into_dataclasses())
     except ValueError as error:
         parser.error(str(error))
+
+
+@contextmanager
+def errors_as_messages() -> Iterator[None]:
+    """End the program with the message alone if the data or the model that the user named cannot be read."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{Path(sys.argv[0]).name}: error: {error}") from error
+
+
+def hide_progress_bars(args: TrainingArguments) -> None:
+    """Show none of any library's progress bars where Trainer's own are off."""
+    if args.disable_tqdm:
+        datasets.disable_progress_bars()
+        transformers.utils.logging.disable_progress_bar()
 
 
 def use_one_thread() -> None:
@@ -209,9 +228,6 @@ def run(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfi
         compare: whether to train a second time.
     """
     _say(args, _facts(args))
-    if args.disable_tqdm:
-        datasets.disable_progress_bars()
-        transformers.utils.logging.disable_progress_bar()
     if args.do_train:
         _train_and_compare(make_trainer, args, compare)
     else:
@@ -299,7 +315,7 @@ def _seeded(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboC
 
 def _checkpoint(args: KakurenboConfig) -> str | None:
     """The folder that `--resume_from_checkpoint` means; a word about what is there and was not asked for."""
-    newest = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    newest = _newest_checkpoint(Path(args.output_dir))
     wanted = args.resume_from_checkpoint
     if wanted == LAST:
         if newest is None:
@@ -308,6 +324,12 @@ def _checkpoint(args: KakurenboConfig) -> str | None:
     if wanted is None and newest is not None:
         _say(args, f"The training starts anew. To go on from {newest}: --resume_from_checkpoint {LAST}")
     return wanted
+
+
+def _newest_checkpoint(output_dir: Path) -> str | None:
+    # Trainer writes its state last: a folder without it is of a job that was interrupted while it saved.
+    complete = [state.parent for state in output_dir.glob("checkpoint-*/trainer_state.json")]
+    return str(max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]))) if complete else None
 
 
 def _facts(args: KakurenboConfig) -> str:

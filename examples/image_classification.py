@@ -26,6 +26,8 @@ from _common import (
     CommonDataArguments,
     accuracy_metric,
     at_most,
+    errors_as_messages,
+    hide_progress_bars,
     parse_arguments,
     require_columns,
     run,
@@ -34,6 +36,7 @@ from _common import (
     with_validation,
 )
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset
+from PIL.Image import registered_extensions
 from sklearn.datasets import load_digits
 from timm.data import create_transform
 from transformers import (
@@ -123,7 +126,7 @@ def load_images(data_args: DataTrainingArguments, seed: int) -> DatasetDict:
         data = load_dataset(data_args.dataset_name, data_args.dataset_config_name)
     elif data_args.train_dir is not None:
         folders = {"train": data_args.train_dir, "validation": data_args.validation_dir}
-        files = {split: str(Path(folder) / "**") for split, folder in folders.items() if folder is not None}
+        files = {split: images_in(Path(folder)) for split, folder in folders.items() if folder is not None}
         data = load_dataset("imagefolder", data_files=files)
     else:
         data = DatasetDict(train=digits())
@@ -133,6 +136,18 @@ def load_images(data_args: DataTrainingArguments, seed: int) -> DatasetDict:
     data["train"] = at_most(data["train"], data_args.max_train_samples, seed)
     data["validation"] = at_most(data["validation"], data_args.max_eval_samples, seed)
     return data
+
+
+def images_in(folder: Path) -> str:
+    """The pattern of the files in a folder and its folders.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no image in it.
+    """
+    suffixes = registered_extensions()
+    if not any(file.suffix.lower() in suffixes for file in folder.rglob("*")):
+        raise FileNotFoundError(f"{str(folder)!r} is no folder with images: one folder in it per class is expected.")
+    return str(folder / "**")
 
 
 def digits() -> Dataset:
@@ -191,13 +206,14 @@ def main() -> None:
     )
     # The transforms read the image column, which no model takes.
     args.remove_unused_columns = False
-    with args.main_process_first(desc="loading the data"):
+    hide_progress_bars(args)
+    with errors_as_messages(), args.main_process_first(desc="loading the data"):
         data = load_images(data_args, args.seed)
+        wanted = image_format(model_args, data_args.image_size)
         compute_metrics = accuracy_metric()
     if data_args.dataset_name is None and data_args.train_dir is None:
         use_one_thread()
 
-    wanted = image_format(model_args, data_args.image_size)
     classes = data["train"].features[data_args.label_column_name].names
 
     def tensors(augment: bool) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:

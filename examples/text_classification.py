@@ -26,6 +26,8 @@ from _common import (
     CommonDataArguments,
     accuracy_metric,
     at_most,
+    errors_as_messages,
+    hide_progress_bars,
     parse_arguments,
     require_columns,
     run,
@@ -193,7 +195,8 @@ def main() -> None:
         (ModelArguments, DataTrainingArguments, KakurenboConfig), ("dataset_name", "train_file"), SOURCE_DEFAULTS
     )
     name, label = model_args.model_name_or_path, data_args.label_column_name
-    with args.main_process_first(desc="loading the data"):
+    hide_progress_bars(args)
+    with errors_as_messages(), args.main_process_first(desc="loading the data"):
         data = load_texts(data_args, args.seed)
         compute_metrics = accuracy_metric()
         if name is None:
