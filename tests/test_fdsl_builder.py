@@ -182,7 +182,6 @@ def test_bad_values(options, error, message):
     ("options", "message"),
     [
         ({"transform": len}, r"takes no transform; use load_fdsl\(…, streaming=True\).map\(function\) instead"),
-        ({"as_tensor": True}, r'takes no as_tensor; use load_fdsl\(…, streaming=True\).with_format\("torch"\) instead'),
         ({"split": "test"}, "split must be 'train' or 'validation', got 'test'"),
         ({"name": "toy-tset"}, "no FDSL dataset 'toy-tset'. Did you mean 'toy-test'"),
     ],

@@ -101,6 +101,18 @@ def test_map_and_formats():
     assert [len(batch["label"]) for batch in images.batch(20)] == [20, 20, 8]
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_tensors(mode):
+    images = stream(as_tensor=True, mode=mode)
+    expected = load_fdsl(NAME, image_size=8, instances=INSTANCES, as_tensor=True, mode=mode)
+    assert images.features["image"] == datasets.Array3D((len(mode), 8, 8), "uint8")
+    for example, other in zip(images.skip(5), list(expected)[5:], strict=True):
+        assert torch.equal(example["image"], other["image"])
+        assert (example["label"], example["sample_id"]) == (other["label"], other["sample_id"])
+    batch = next(iter(DataLoader(images.shuffle(1), batch_size=6, num_workers=1)))
+    assert (batch["image"].dtype, tuple(batch["image"].shape)) == (torch.uint8, (6, len(mode), 8, 8))
+
+
 def test_shuffling_is_a_permutation_that_depends_on_seed_and_epoch():
     orders = []
     for seed in (0, 1, 2):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from typing import Any
@@ -161,26 +162,31 @@ class FDSL(datasets.GeneratorBasedBuilder):
                 example = images[sample_id]
                 yield sample_id, {**example, "image": {"bytes": encode_png(example["image"]), "path": None}}
 
-    def as_streaming_dataset(self, split: str | None = None, base_path: str | None = None) -> Any:
+    def as_streaming_dataset(
+        self, split: str | None = None, base_path: str | None = None, *, as_tensor: bool = False
+    ) -> Any:
         """A stream of a split, or a `datasets.IterableDatasetDict` of both.
 
         Args:
             split: `"train"`, `"validation"`, `"train+validation"` or None for both.
             base_path: not used; there are no files.
+            as_tensor: uint8 tensors (channels, height, width) instead of PIL images.
 
         Raises:
             ValueError: there is no such split.
         """
         if split is None:
-            return datasets.IterableDatasetDict({name: self._stream(name) for name in SPLITS})
+            return datasets.IterableDatasetDict({name: self._stream(name, as_tensor) for name in SPLITS})
         names = list(SPLITS) if str(split) == "all" else [name.strip() for name in str(split).split("+")]
-        streams = [self._stream(name) for name in names]
+        streams = [self._stream(name, as_tensor) for name in names]
         return streams[0] if len(streams) == 1 else datasets.concatenate_datasets(streams)
 
-    def _stream(self, split: str) -> FDSLStream:
+    def _stream(self, split: str, as_tensor: bool) -> FDSLStream:
         if split not in self._images:
             raise ValueError(
                 f"split must be 'train' or 'validation', got {split!r}. For a part of a stream use categories=, "
                 "instances=, or its take and skip."
             )
-        return make_stream(self._images[split], self.info, self.config.shards)
+        images = copy(self._images[split])
+        images.as_tensor = as_tensor
+        return make_stream(images, self.info, self.config.shards)

@@ -142,12 +142,14 @@ class FDSLDataset(Dataset[dict[str, Any]]):
 
     @property
     def features(self) -> Any:
-        """The `datasets.Features`: an Image, a ClassLabel with the numbers of the categories as names, an int64."""
-        from datasets import ClassLabel, Features, Value
+        """The `datasets.Features`: an image, a ClassLabel with the numbers of the categories as names, an int64."""
+        from datasets import Array3D, ClassLabel, Features, Value
         from datasets import Image as ImageFeature
 
         names = [f"{category:05d}" for category in self.category_numbers]
-        return Features({"image": ImageFeature(), "label": ClassLabel(names=names), "sample_id": Value("int64")})
+        shape = (len(self.mode), self.image_size, self.image_size)
+        image = Array3D(shape, "uint8") if self.as_tensor else ImageFeature()
+        return Features({"image": image, "label": ClassLabel(names=names), "sample_id": Value("int64")})
 
     def __len__(self) -> int:
         return self.categories * self.instances
@@ -236,11 +238,11 @@ def _integer(name: str, value: Any, least: int, most: int | None = None) -> int:
 
 def _to_pil(pixels: Image, mode: str) -> PILImage.Image:
     image = PILImage.fromarray(pixels)
-    return image if image.mode == mode else image.convert(mode)
+    # Twice as fast as image.convert(mode).
+    return image if image.mode == mode else PILImage.merge("RGB", (image,) * 3)
 
 
 def _to_tensor(pixels: Image, mode: str) -> torch.Tensor:
-    if pixels.ndim == 3:
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    channels = 3 if mode == "RGB" else 1
-    return torch.from_numpy(pixels).repeat(channels, 1, 1)
+    # Copied by NumPy: torch would wake its threads for so little, which takes longer than the copy.
+    channels = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[np.newaxis]
+    return torch.from_numpy(np.repeat(channels, len(mode) // len(channels), axis=0))

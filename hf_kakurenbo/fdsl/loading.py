@@ -49,8 +49,8 @@ def load_fdsl(
             "validation" a tenth of it.
         transform: called with each image as the transforms of torchvision are. Not with `streaming`: use the stream's
             `map`.
-        as_tensor: uint8 tensors (channels, height, width) instead of PIL images. Not with `streaming`: use the
-            stream's `with_format("torch")`.
+        as_tensor: uint8 tensors (channels, height, width) instead of PIL images. Of a stream much faster than
+            its `with_format("torch")`, for which `datasets` makes tensors of PIL images.
         device: where whole batches are drawn at once, `"cuda"`; see `FDSLDataset`. Not with `streaming`.
         streaming: give a `datasets.IterableDataset` instead of a map-style dataset.
         shards: into how many shards at most a stream is cut; see `hf_kakurenbo.fdsl.shards.count_shards`.
@@ -81,11 +81,10 @@ def load_fdsl(
         )
     if transform is not None:
         raise ValueError("A stream takes no transform; use load_fdsl(…, streaming=True).map(function) instead.")
-    if as_tensor:
-        raise ValueError('A stream takes no as_tensor; use load_fdsl(…, streaming=True).with_format("torch") instead.')
     if device is not None:
         raise ValueError(f"A stream is drawn on the CPU, got device={str(device)!r}; leave streaming out, or device.")
     from .builder import FDSL
 
     folder = None if parameters is None else os.fspath(parameters)
-    return FDSL(config_name=name, shards=shards, parameters=folder, **options).as_streaming_dataset(split)
+    builder = FDSL(config_name=name, shards=shards, parameters=folder, **options)
+    return builder.as_streaming_dataset(split, as_tensor=as_tensor)

@@ -139,7 +139,10 @@ class FDSLStream(IterableDataset):
         return filtered
 
     def with_format(self, type: str | None = None) -> FDSLStream:  # noqa: A002 (the name that it overrides)
-        """Give the examples as `"torch"`, `"numpy"`, … instead of Python objects; None is Python objects."""
+        """Give the examples as `"torch"`, `"numpy"`, … instead of Python objects; None is Python objects.
+
+        `datasets` takes milliseconds to make a tensor of a PIL image; `load_fdsl(…, as_tensor=True)` takes none.
+        """
         formatted = super().with_format(type)
         kept = {"shuffling": self._shuffling} if _HAS_SHUFFLING_CONFIG else {}
         return FDSLStream(
@@ -167,8 +170,10 @@ def make_stream(dataset: FDSLDataset, info: Any, shards: int = DEFAULT_SHARDS) -
 
     Args:
         dataset: the images.
-        info: the `datasets.DatasetInfo`, with the features of the dataset.
+        info: the `datasets.DatasetInfo`; the features are those of the dataset.
         shards: into how many shards at most it is cut.
     """
+    info = info.copy()
+    info.features = dataset.features
     images = _Images(dataset, Order.of(len(dataset)), info.features, shards)
     return FDSLStream(images, info=info, split=dataset.split)
