@@ -210,6 +210,19 @@ def run_python(code, folder):
     return done.stdout
 
 
+def test_looking_for_the_module_and_loading_it_again(tmp_path):
+    code = """
+import importlib, importlib.util
+import hf_kakurenbo
+importlib.util.find_spec("datasets.load")
+import datasets
+importlib.reload(datasets.load)
+print(datasets.load.load_dataset_builder("fdsl", "rcdb-test").info.splits["train"].num_examples)
+print(datasets.load.__spec__.loader.__class__.__name__)
+"""
+    assert run_python(code, tmp_path) == "32\nSourceFileLoader\n"
+
+
 STREAM = """
 import socket
 def refuse(*args, **kwargs):

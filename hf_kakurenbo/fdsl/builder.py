@@ -168,7 +168,7 @@ class FDSL(datasets.GeneratorBasedBuilder):
         """A stream of a split, or a `datasets.IterableDatasetDict` of both.
 
         Args:
-            split: `"train"`, `"validation"`, `"train+validation"` or None for both.
+            split: `"train"`, `"validation"`, `"train+validation"` (sample ids count from 0 in each) or None for both.
             base_path: not used; there are no files.
             as_tensor: uint8 tensors (channels, height, width) instead of PIL images.
 

@@ -36,11 +36,17 @@ def register() -> None:
 class _Finder(MetaPathFinder):
     """Waits for the import of `datasets.load`, which takes long and which not everybody needs."""
 
+    def __init__(self) -> None:
+        self._searching = False
+
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname != _LOAD:
+        if fullname != _LOAD or self._searching:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        self._searching = True
+        try:
+            spec = find_spec(fullname)
+        finally:
+            self._searching = False
         if spec is not None and spec.loader is not None:
             spec.loader = _TeachingLoader(spec.loader)
         return spec
