@@ -253,12 +253,12 @@ def format_table(outcomes: Sequence[Outcome]) -> str:
 def _saved(outcomes: Sequence[Outcome]) -> str:
     first, last = outcomes[0], outcomes[-1]
     if first is last:
-        seconds, origin = first.time_saved, ", by the trainer's estimate"
+        seconds, origin = first.time_saved, " (estimated)"
     else:
         seconds, origin = last.seconds - first.seconds, f" of {last.seconds:.1f} s"
     left_out = 1 - first.backpropagated / max(last.without_hiding, 1)
-    time = f"and {seconds:.1f} s{origin}" if seconds >= 0 else f"but it took {-seconds:.1f} s more{origin}"
-    return f"Saved: {left_out:.1%} of the samples backpropagated, {time}."
+    time = f"{seconds:.1f} s saved" if seconds >= 0 else f"but {-seconds:.1f} s lost"
+    return f"{left_out:.1%} fewer samples backpropagated, {time}{origin}."
 
 
 def _train_and_compare(
@@ -273,7 +273,7 @@ def _train_and_compare(
         outcomes.append(_train(make_trainer, plain, None))
     _say(args, f"\n{format_table(outcomes)}")
     if checkpoint is not None:
-        _say(args, "The training with hiding was resumed: its wall time is that of this session alone.")
+        _say(args, "The training with hiding was resumed: its wall time is of this session alone.")
 
 
 def _train(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, resume: str | None) -> Outcome:

@@ -14,6 +14,7 @@ Several processes: `accelerate launch --num_processes 4 examples/image_classific
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ from PIL.Image import registered_extensions
 from sklearn.datasets import load_digits
 from timm.data import create_transform
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     PreTrainedModel,
@@ -83,6 +85,10 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if self.model_name_or_path is None and self.timm_model is None:
             raise ValueError("No model is named: give --model_name_or_path or --timm_model.")
+        if self.timm_model is not None and not timm.is_model(self.timm_model):
+            nearest = difflib.get_close_matches(self.timm_model, timm.list_models(), n=3, cutoff=0.4)
+            hint = f"the nearest: {', '.join(nearest)}" if nearest else "timm.list_models() has the names"
+            raise ValueError(f"timm has no network {self.timm_model!r}; {hint}.")
 
 
 @dataclass
@@ -175,8 +181,9 @@ def make_model(model_args: ModelArguments, classes: list[str], image_size: int) 
     """The model: pretrained with a new head, or timm's from random weights."""
     names = {"id2label": dict(enumerate(classes)), "label2id": {name: index for index, name in enumerate(classes)}}
     if model_args.model_name_or_path is not None:
+        config = AutoConfig.from_pretrained(model_args.model_name_or_path, num_labels=len(classes), **names)
         return AutoModelForImageClassification.from_pretrained(
-            model_args.model_name_or_path, num_labels=len(classes), ignore_mismatched_sizes=True, **names
+            model_args.model_name_or_path, config=config, ignore_mismatched_sizes=True
         )
     pretrained = timm.get_pretrained_cfg(model_args.timm_model)
     config = TimmWrapperConfig(

@@ -42,6 +42,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
@@ -172,9 +173,8 @@ def make_model(name: str | None, classes: list[str], tokenizer: PreTrainedTokeni
     """The model: pretrained with a new head, or a tiny BERT from random weights."""
     names = {"id2label": dict(enumerate(classes)), "label2id": {name: index for index, name in enumerate(classes)}}
     if name is not None:
-        return AutoModelForSequenceClassification.from_pretrained(
-            name, num_labels=len(classes), ignore_mismatched_sizes=True, **names
-        )
+        config = AutoConfig.from_pretrained(name, num_labels=len(classes), **names)
+        return AutoModelForSequenceClassification.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
