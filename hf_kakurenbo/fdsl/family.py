@@ -36,11 +36,13 @@ class Drawing:
         image_size: height and width in pixels, at least 1.
         color: True draws in colours, False in gray.
         points: how many points are drawn, where the family draws points; None for the family's own number.
+        patches: where the family draws points as 3×3 patches, False draws single pixels.
     """
 
     image_size: int
     color: bool = False
     points: int | None = None
+    patches: bool = True
 
 
 class Family(ABC):
