@@ -17,25 +17,15 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .contours import whole_number
-from .family import Drawing, Family, Image, Parameters
-from .iterated_functions import Orbit, Variation, check_maps, play, play_varied
+from .family import Drawing, Image, Parameters
+from .iterated_functions import Orbit, Variation, play, play_varied
+from .map_family import PLANNED, MapFamily, orbit_key, own_uniforms, split
 from .points import PATTERNS, blank_canvas, develop, mirrored
-from .random_numbers import random_bits, uniforms
 from .reference import reference_mask
 
 __all__ = ["FractalDB", "Leaf", "reference_mask"]
 
-_FEWEST_MAPS, _MOST_MAPS = 2, 7
-_COEFFICIENTS = 6
-
-# The published grid of a category (weights_0.4.csv): these factors for each coefficient, and 1.
-_FACTORS = (0.6, 1.4, 0.2, 1.8)
-_VARIANTS = 1 + len(_FACTORS) * _COEFFICIENTS
-_FLIPS, _PATCHES = 4, 10
-_GRID = _VARIANTS * _FLIPS * _PATCHES
-_UNVARIED = Variation(0, 1.0)
-_LOWEST_FACTOR, _FACTOR_RANGE = 0.2, 1.6
-
+_FLIPS = 4
 _GRAY = 127
 # The margin, in pixels of an image of 512 × 512.
 _MARGIN, _MARGIN_SIZE = 6, 512
@@ -48,9 +38,6 @@ _LEAST_LIT = _SEARCH_SIZE**2 / 5
 # 1953), and ever more rarely from there on. Points that will light enough pixels promise 1.58 times as many at this
 # stage if they are spread evenly, and more if they are not; the rest is a margin for chance.
 _SIEVE_POINTS, _SIEVE_PROMISE = _SEARCH_POINTS // 8, 1.5
-
-# What is drawn from a key after the families' own numbers.
-_ORBIT = 128
 
 
 class Leaf(NamedTuple):
@@ -116,7 +103,7 @@ def _count_pixels(places: NDArray[np.int32], orbit: Orbit) -> tuple[int, int]:
     return lit, once
 
 
-class FractalDB(Family):
+class FractalDB(MapFamily):
     """Attractors of 2 to 7 affine maps, gray or coloured on black.
 
     A category: N ~ U{2..7} maps with coefficients a..f ~ U(−1, 1) and a probability proportional to |a·d − b·c|, kept
@@ -134,20 +121,17 @@ class FractalDB(Family):
     version = 1
     columns = ("a", "b", "c", "d", "e", "f", "probability")
     points = 100_000
+    # The published grid (weights_0.4.csv), in another order, so that few instances are already diverse.
+    factors = (0.6, 1.4, 0.2, 1.8)
 
-    def draw_parameters(self, key: np.uint64) -> Parameters:
-        """The maps of an attempt at a category: (2..7, 7)."""
-        u = uniforms(key, 1 + _MOST_MAPS * _COEFFICIENTS)
-        count = whole_number(float(u[0]), _FEWEST_MAPS, _MOST_MAPS)
-        maps = 2.0 * u[1 : 1 + count * _COEFFICIENTS].reshape(count, _COEFFICIENTS) - 1.0
-        weights = np.abs(maps[:, 0] * maps[:, 3] - maps[:, 1] * maps[:, 2])
-        return np.column_stack([maps, weights / sum(weights.tolist())])
+    def weigh(self, maps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By how much maps shrink areas: |a·d − b·c|."""
+        return np.abs(maps[:, 0] * maps[:, 3] - maps[:, 1] * maps[:, 2])
 
     def accepts(self, parameters: Parameters, key: np.uint64) -> bool:
         """Whether the points fill a fifth of the image."""
-        maps, probabilities = _split(parameters)
-        orbit_key = np.uint64(random_bits(key, _ORBIT))
-        first = play(maps, probabilities, _SIEVE_POINTS, orbit_key)
+        maps, probabilities = split(parameters)
+        first = play(maps, probabilities, _SIEVE_POINTS, orbit_key(key))
         if first is None:
             return False
         places = np.empty(_SEARCH_SIZE**2, dtype=np.int32)
@@ -155,25 +139,19 @@ class FractalDB(Family):
         promised = lit + (_SEARCH_POINTS - _SIEVE_POINTS) * once / _SIEVE_POINTS
         if promised < _SIEVE_PROMISE * _LEAST_LIT:
             return False
-        orbit = play(maps, probabilities, _SEARCH_POINTS, orbit_key)
+        orbit = play(maps, probabilities, _SEARCH_POINTS, orbit_key(key))
         return orbit is not None and _count_pixels(places, orbit)[0] >= _LEAST_LIT
-
-    def check_parameters(self, parameters: Parameters) -> None:
-        """Raise a ValueError unless they are maps with probabilities whose points stay finite."""
-        check_maps(self.name, self.columns, parameters)
 
     def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Leaf:
         """Instance 0 is the category itself; those of the grid and the further ones are described with the class."""
-        coefficient, factor, flip, pattern = uniforms(key, 4).tolist()
-        maps, probabilities = _split(parameters)
-        if instance < _GRID:
-            variation, flips = _grid_variation(instance % _VARIANTS), instance % _FLIPS
-        else:
-            column = whole_number(coefficient, 0, _COEFFICIENTS - 1)
-            variation = Variation(column, _LOWEST_FACTOR + _FACTOR_RANGE * factor)
-            flips = whole_number(flip, 0, _FLIPS - 1)
+        flip, pattern = own_uniforms(key, 2)
+        flips = instance % _FLIPS if instance < PLANNED else whole_number(flip, 0, _FLIPS - 1)
         return Leaf(
-            maps, probabilities, variation, bool(flips & 1), bool(flips & 2), whole_number(pattern, 1, PATTERNS - 1)
+            *split(parameters),
+            self.draw_variation(instance, key),
+            bool(flips & 1),
+            bool(flips & 2),
+            whole_number(pattern, 1, PATTERNS - 1),
         )
 
     def render(self, instance: Leaf, drawing: Drawing, key: np.uint64) -> Image:
@@ -188,24 +166,12 @@ class FractalDB(Family):
             uint8, (size, size) or, in colour, (size, size, 3). Black where points run off to infinity.
         """
         points = self.points if drawing.points is None else drawing.points
-        orbit_key = np.uint64(random_bits(key, _ORBIT))
-        orbit = play_varied(instance.maps, instance.probabilities, instance.variation, points, orbit_key)
+        orbit = play_varied(instance.maps, instance.probabilities, instance.variation, points, orbit_key(key))
         canvas = blank_canvas(drawing.image_size)
         if orbit is not None:
             _put_points(canvas, orbit, _margin(drawing.image_size), instance.flip_columns, instance.flip_rows)
         pattern = mirrored(instance.pattern, instance.flip_columns, instance.flip_rows) if drawing.patches else None
         return develop(canvas, drawing, _GRAY, pattern)
-
-
-def _split(parameters: Parameters) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return parameters[:, :-1].copy(), parameters[:, -1].copy()
-
-
-def _grid_variation(number: int) -> Variation:
-    if number == 0:
-        return _UNVARIED
-    factor, column = divmod(number - 1, _COEFFICIENTS)
-    return Variation(column, _FACTORS[factor])
 
 
 def _margin(image_size: int) -> int:

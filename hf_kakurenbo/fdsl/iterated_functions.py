@@ -14,7 +14,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .family import Parameters
 from .random_numbers import random_bits
 
 TABLE_BITS = 12
@@ -40,7 +39,6 @@ _FOLD = 192
 MOST_HALVINGS = 9
 
 _PROBABILITY_TOLERANCE = 1e-3
-_POINTS_TO_CHECK = 10_000
 
 
 class Orbit(NamedTuple):
@@ -274,31 +272,6 @@ def play_varied(
             return orbit
         factor = (factor + 1.0) / 2.0
     return play(maps, probabilities, points, key)
-
-
-def check_maps(family: str, columns: tuple[str, ...], parameters: Parameters) -> None:
-    """Raise a ValueError that says what is wrong with the maps of a category.
-
-    Args:
-        family: its name, for the message.
-        columns: the coefficients and the probability.
-        parameters: (maps, len(columns)).
-    """
-    if parameters.ndim != 2 or parameters.shape[1] != len(columns) or not 1 <= len(parameters) <= MOST_MAPS:
-        raise ValueError(
-            f"The parameters of a category of {family} are 1 to {MOST_MAPS} rows of {len(columns)} numbers "
-            f"({', '.join(columns)}), got shape {parameters.shape}."
-        )
-    if not np.isfinite(parameters).all():
-        row, column = np.argwhere(~np.isfinite(parameters))[0]
-        raise ValueError(f"{columns[column]} of map {row + 1} of {family} is {parameters[row, column]}, not finite.")
-    check_probabilities(parameters[:, -1])
-    maps = np.ascontiguousarray(parameters[:, :-1])
-    if play(maps, np.ascontiguousarray(parameters[:, -1]), _POINTS_TO_CHECK, np.uint64(0)) is None:
-        raise ValueError(
-            f"The {len(parameters)} maps of {family} drive points to infinity: there is nothing to draw. Their "
-            "coefficients are too large."
-        )
 
 
 def check_probabilities(probabilities: NDArray[np.float64]) -> None:

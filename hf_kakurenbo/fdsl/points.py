@@ -93,11 +93,11 @@ def _color_row(seen: NDArray[np.int32], palette: NDArray[np.uint8], image: NDArr
 @njit(cache=True, nogil=True)
 def _see_row(
     canvas: NDArray[np.int32], number: int, lit: NDArray[np.int32], patches: bool, seen: NDArray[np.int32]
-) -> None:
-    if patches:
-        _patch_row(canvas[number], canvas[number + 1], canvas[number + 2], lit, seen)
-    else:
-        seen[:] = canvas[number + 1, 1:-1]
+) -> NDArray[np.int32]:
+    if not patches:
+        return canvas[number + 1, 1:-1]
+    _patch_row(canvas[number], canvas[number + 1], canvas[number + 2], lit, seen)
+    return seen
 
 
 @njit(cache=True, nogil=True)
@@ -106,8 +106,7 @@ def _to_gray(
 ) -> None:
     seen = np.empty(image.shape[1], dtype=np.int32)
     for number in range(len(image)):
-        _see_row(canvas, number, lit, patches, seen)
-        _gray_row(seen, gray, image[number])
+        _gray_row(_see_row(canvas, number, lit, patches, seen), gray, image[number])
 
 
 @njit(cache=True, nogil=True)
@@ -120,8 +119,7 @@ def _to_color(
 ) -> None:
     seen = np.empty(image.shape[1], dtype=np.int32)
     for number in range(len(image)):
-        _see_row(canvas, number, lit, patches, seen)
-        _color_row(seen, palette, image[number])
+        _color_row(_see_row(canvas, number, lit, patches, seen), palette, image[number])
 
 
 def develop(canvas: NDArray[np.int32], drawing: Drawing, gray: int, pattern: int | None = None) -> Image:

@@ -1,0 +1,108 @@
+"""What the families of iterated function systems have in common: maps at random, one coefficient varied."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .contours import whole_number
+from .family import Family, Parameters
+from .iterated_functions import MOST_MAPS, Variation, check_probabilities, play
+from .random_numbers import random_bits, uniforms
+
+_FEWEST_MAPS, _MOST_DRAWN = 2, 7
+_UNVARIED = Variation(0, 1.0)
+
+# The first instances of a category follow a plan, as the 1000 that were published do.
+PLANNED = 1000
+
+# What is drawn from a key after the families' own numbers.
+_ORBIT = 128
+# From an instance's key the numbers 0 and 1 make the variation.
+_OWN = 2
+
+_POINTS_TO_CHECK = 10_000
+
+
+class MapFamily(Family):
+    """A family of affine maps. Parameters are a row per map: its coefficients, and with what probability it is drawn.
+
+    A category has N ~ U{2..7} maps with coefficients ~ U(−1, 1) and a probability proportional to how much a map
+    shrinks areas or volumes. An instance has one coefficient of all maps multiplied by a factor.
+    """
+
+    factors: ClassVar[tuple[float, ...]]
+    """Those of the first instances, each for every coefficient, besides 1. In further ones the factor is drawn from
+    the lowest to the highest."""
+
+    @property
+    def coefficients(self) -> int:
+        """How many a map has."""
+        return len(self.columns) - 1
+
+    @property
+    def variants(self) -> int:
+        """How many variations, none included, the first instances go through in turn."""
+        return 1 + len(self.factors) * self.coefficients
+
+    @abstractmethod
+    def weigh(self, maps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the probabilities of maps, (maps, coefficients), are proportional to: (maps,)."""
+
+    def draw_parameters(self, key: np.uint64) -> Parameters:
+        """The maps of an attempt at a category: (2..7, coefficients + 1)."""
+        numbers = uniforms(key, 1 + _MOST_DRAWN * self.coefficients)
+        count = whole_number(float(numbers[0]), _FEWEST_MAPS, _MOST_DRAWN)
+        maps = 2.0 * numbers[1 : 1 + count * self.coefficients].reshape(count, self.coefficients) - 1.0
+        weights = self.weigh(maps)
+        # Added up one by one: np.sum adds in an order that depends on the machine.
+        return np.column_stack([maps, weights / sum(weights.tolist())])
+
+    def draw_variation(self, instance: int, key: np.uint64) -> Variation:
+        """Which coefficient an instance varies, and by what factor. Instance 0 varies none."""
+        number = instance % self.variants
+        if instance < PLANNED and number == 0:
+            return _UNVARIED
+        if instance < PLANNED:
+            factor, column = divmod(number - 1, self.coefficients)
+            return Variation(column, self.factors[factor])
+        coefficient, share = uniforms(key, _OWN).tolist()
+        low, high = min(self.factors), max(self.factors)
+        return Variation(whole_number(coefficient, 0, self.coefficients - 1), low + (high - low) * share)
+
+    def check_parameters(self, parameters: Parameters) -> None:
+        """Raise a ValueError unless they are maps with probabilities whose points stay finite."""
+        if parameters.ndim != 2 or parameters.shape[1] != len(self.columns) or not 1 <= len(parameters) <= MOST_MAPS:
+            raise ValueError(
+                f"The parameters of a category of {self.name} are 1 to {MOST_MAPS} rows of {len(self.columns)} numbers "
+                f"({', '.join(self.columns)}), got shape {parameters.shape}."
+            )
+        if not np.isfinite(parameters).all():
+            row, column = np.argwhere(~np.isfinite(parameters))[0]
+            raise ValueError(
+                f"{self.columns[column]} of map {row + 1} of {self.name} is {parameters[row, column]}, not finite."
+            )
+        check_probabilities(parameters[:, -1])
+        if play(*split(parameters), _POINTS_TO_CHECK, np.uint64(0)) is None:
+            raise ValueError(
+                f"The {len(parameters)} maps of {self.name} drive points to infinity: there is nothing to draw. Their "
+                "coefficients are too large."
+            )
+
+
+def split(parameters: Parameters) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The coefficients, (maps, coefficients), and the probabilities, (maps,), of maps: copies."""
+    return parameters[:, :-1].copy(), parameters[:, -1].copy()
+
+
+def orbit_key(key: np.uint64) -> np.uint64:
+    """The key of the random numbers of the chaos game, from that of an instance or of an attempt."""
+    return np.uint64(random_bits(key, _ORBIT))
+
+
+def own_uniforms(key: np.uint64, count: int) -> list[float]:
+    """Numbers in [0, 1) for what an instance varies besides a coefficient."""
+    return uniforms(key, _OWN + count).tolist()[_OWN:]

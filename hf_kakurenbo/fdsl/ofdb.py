@@ -1,0 +1,46 @@
+"""OFDB: one instance of each category of the fractal families.
+
+Nakamura et al., "Pre-training Vision Transformers with Very Limited Synthesized Images", ICCV 2023, arXiv 2307.14710,
+and the program that its authors published (https://github.com/ryoo-nakamura/OFDB).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .exfractaldb import Cloud, ExFractalDB, View
+from .family import Parameters
+from .fractaldb import FractalDB
+
+_VIEWS = 12
+
+
+class OFDB2D(FractalDB):
+    """The categories of FractalDB; instance 0 is the category itself, without a variation or a flip.
+
+    As in the published program it is drawn with random 3×3 patches. Further instances, which those of validation are,
+    vary as FractalDB's.
+    """
+
+    name = "ofdb2d"
+    version = 1
+    categories_of = "fractaldb"
+
+
+class OFDB3D(ExFractalDB):
+    """The categories of ExFractalDB; instances 0..11 are the category itself, seen from all around.
+
+    View i is at i / 12 turns about the y axis and on the level of the centre. The published program has the same
+    views but for a jitter of up to π degrees. Further instances, which those of validation are, vary as ExFractalDB's.
+    """
+
+    name = "ofdb3d"
+    version = 1
+    categories_of = "exfractaldb"
+
+    def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Cloud:
+        """Instances 0..11 are the views; further ones vary."""
+        if instance >= _VIEWS:
+            return super().draw_instance(parameters, instance, key)
+        unvaried = super().draw_instance(parameters, 0, key)
+        return unvaried._replace(view=View.at(instance, _VIEWS))
