@@ -63,7 +63,7 @@ def _errors_in_one_line(when_interrupted: str = "Interrupted.") -> Iterator[None
         yield
     except ValueError as error:
         _exit_with(f"Error: {error}", 2)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         _exit_with(f"Error: {error}", 1)
     except KeyboardInterrupt:
         _exit_with(when_interrupted, 130)
@@ -207,6 +207,39 @@ def parameters(
         family = find_family(entry.family)
         written = write_parameters(out, family, (category_parameters(family, seed, c) for c in range(count)))
         typer.echo(f"{written:,} files written to {out}.")
+
+
+@fdsl.command()
+def search(
+    family: Annotated[str, typer.Argument(help="A family, as fractaldb.", show_default=False)],
+    categories: Annotated[int, typer.Option(help="Of how many categories, from the first.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The .npy file; if it is there, the search goes on.", show_default=False)],
+    seed: Seed = 0,
+    num_proc: Processes = 1,
+) -> None:
+    """Search for the categories of a family anew.
+
+    Finds the number of the first accepted attempt at each category, which the
+    package ships for seed 0. May be stopped; the same command goes on.
+    """
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    from .fdsl.catalog import find_family
+    from .fdsl.search import search as search_attempts
+
+    with _errors_in_one_line("Interrupted. What was found is kept; the same command goes on."):
+        find_family(family)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tqdm(total=categories, unit="category", desc=family, disable=None) as bar:
+            found = search_attempts(
+                family,
+                categories,
+                out,
+                seed=seed,
+                processes=num_proc,
+                on_progress=lambda done: bar.update(done - bar.n),
+            )
+        typer.echo(f"{len(found):,} categories in {out}, after {found.sum() + len(found):,} attempts.")
 
 
 def main() -> None:

@@ -24,6 +24,9 @@ class Toy(Family):
         first, second = uniforms(key, 2)
         return np.array([[first, second, 0.25], [second, first, 0.75]])
 
+    def accepts(self, parameters, key):
+        return parameters[0, 0] <= 0.5
+
     def check_parameters(self, parameters):
         if (parameters[:, 0] > 1).any():
             raise ValueError(f"width must be at most 1, got {parameters[:, 0].max()}.")

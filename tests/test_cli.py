@@ -108,6 +108,17 @@ def test_parameters_of_your_own(tmp_path):
     assert found.tobytes() != load_fdsl(NAME, image_size=8, mode="L")[9]["image"].tobytes()
 
 
+def test_search(tmp_path):
+    path = tmp_path / "new" / "toy.npy"
+    assert run("fdsl", "search", "toy", "--categories", 5, "--out", path)[:2] == (
+        0,
+        f"5 categories in {path}, after 10 attempts.\n",
+    )
+    assert np.load(path).tolist() == [1, 3, 0, 0, 1]
+    assert run("fdsl", "search", "toy", "--categories", 7, "--out", path, "--seed", 0)[0] == 0
+    assert np.load(path).shape == (7,)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,6 +135,9 @@ def test_parameters_of_your_own(tmp_path):
         (["render", NAME, "--out", "FULL"], "already holds something else (thesis.txt)"),
         (["render", NAME, "--out", "OUT", "--color", "--mode", "L"], "color=True needs three channels"),
         (["parameters", NAME, "--out", "OUT", "--categories", 4], "categories must be in 1..3, got 4"),
+        (["search", "tou", "--categories", 5, "--out", "OUT"], "There is no FDSL family 'tou'. There are: fractaldb"),
+        (["search", "toy", "--categories", 0, "--out", "OUT"], "categories must be at least 1, got 0"),
+        (["search", "toy", "--categories", 5, "--out", "OUT", "--num-proc", 0], "processes must be at least 1, got 0"),
         (["parameters", NAME, "--out", "FULL"], "already holds something else (thesis.txt)"),
     ],
 )
