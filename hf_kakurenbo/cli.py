@@ -52,6 +52,7 @@ Folder = Annotated[
 Points = Annotated[
     int | None, typer.Option(help="Points per image.  [default: the family's number]", show_default=False)
 ]
+Patches = Annotated[bool, typer.Option(help="FractalDB: a random 3×3 patch for each point, or a pixel.")]
 Categories = Annotated[int | None, typer.Option(help="Only the first so many.  [default: all]", show_default=False)]
 Processes = Annotated[int, typer.Option("--num-proc", help="How many processes work.")]
 
@@ -110,15 +111,17 @@ def preview(
     color: Color = False,
     seed: Seed = 0,
     points: Points = None,
+    patches: Patches = True,
     parameters_folder: Folder = None,
     split: Split = _Split.train,
 ) -> None:
     """Draw a grid of images into a PNG file.
 
-    A row is a category, a column an instance.
+    A row is a category, a column an instance; of a dataset with one instance
+    of each, every image is a category.
     """
     from .fdsl import load_fdsl
-    from .fdsl.gallery import save_gallery
+    from .fdsl.gallery import fitting_grid, save_gallery
 
     with _errors_in_one_line():
         dataset = load_fdsl(
@@ -129,9 +132,10 @@ def preview(
             mode="RGB" if color else "L",
             seed=seed,
             points=points,
+            patches=patches,
             parameters=parameters_folder,
         )
-        save_gallery(dataset, out, min(rows, dataset.categories), min(columns, dataset.instances))
+        save_gallery(dataset, out, *fitting_grid(dataset, rows, max(1, columns)))
 
 
 def _parse_shard(text: str) -> tuple[int, int]:
@@ -151,6 +155,7 @@ def render(
     color: Color = False,
     seed: Seed = 0,
     points: Points = None,
+    patches: Patches = True,
     parameters_folder: Folder = None,
     categories: Categories = None,
     instances: Annotated[
@@ -180,6 +185,7 @@ def render(
             mode=mode.value,
             seed=seed,
             points=points,
+            patches=patches,
             parameters=parameters_folder,
             categories=categories,
             instances=instances,

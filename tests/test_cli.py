@@ -98,6 +98,15 @@ def test_parameters(tmp_path):
     assert len(list((tmp_path / "some").iterdir())) == 2
 
 
+def test_pixels_instead_of_patches(tmp_path):
+    ink = {}
+    for option in ("--patches", "--no-patches"):
+        options = ["--out", tmp_path / "grid.png", "--image-size", 128, "--points", 300, option]
+        assert run("fdsl", "preview", "fractaldb-test", *options)[0] == 0
+        ink[option] = int((np.asarray(Image.open(tmp_path / "grid.png")) > 64).sum())
+    assert ink["--patches"] > 1.5 * ink["--no-patches"] > 0
+
+
 def test_parameters_of_your_own(tmp_path):
     run("fdsl", "parameters", NAME, "--out", tmp_path / "all", "--seed", 1)
     options = ["--image-size", 8, "--mode", "L", "--parameters", tmp_path / "all"]
@@ -123,7 +132,7 @@ def test_search(tmp_path):
     ("arguments", "message"),
     [
         (["preview", "toytest", "--out", "OUT"], "There is no FDSL dataset 'toytest'. Did you mean 'toy-test'"),
-        (["preview", NAME, "--out", "OUT", "--rows", 0], "rows must be in 1..3"),
+        (["preview", NAME, "--out", "OUT", "--rows", 0], "do not fill 0 rows and 7 columns; rows must be in 1..3"),
         (["preview", NAME, "--out", "OUT", "--image-size", -4], "image_size"),
         (["preview", NAME, "--out", "OUT", "--seed", -1], "seed"),
         (["render", "fractal", "--out", "OUT"], "There is no FDSL dataset 'fractal'. Did you mean"),
@@ -133,6 +142,7 @@ def test_search(tmp_path):
         (["render", NAME, "--out", "OUT", "--categories", 4], "categories"),
         (["render", NAME, "--out", "OUT", "--instances", 0], "instances"),
         (["render", NAME, "--out", "FULL"], "already holds something else (thesis.txt)"),
+        (["render", NAME, "--out", "OUT", "--no-patches"], "toy-test is not drawn with points, got patches=False"),
         (["render", NAME, "--out", "OUT", "--color", "--mode", "L"], "color=True needs three channels"),
         (["parameters", NAME, "--out", "OUT", "--categories", 4], "categories must be in 1..3, got 4"),
         (["search", "tou", "--categories", 5, "--out", "OUT"], "There is no FDSL family 'tou'. There are: fractaldb"),

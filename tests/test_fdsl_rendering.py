@@ -17,7 +17,7 @@ from PIL import Image
 
 from fdsl_toy import CATEGORIES, INSTANCES, NAME, enter_into_catalog
 from hf_kakurenbo.fdsl import formats, load_fdsl, rendering
-from hf_kakurenbo.fdsl.gallery import make_gallery, save_gallery
+from hf_kakurenbo.fdsl.gallery import fitting_grid, make_gallery, save_gallery
 from hf_kakurenbo.fdsl.jobs import WORKPLACE
 from hf_kakurenbo.fdsl.parameters import write_parameters
 from hf_kakurenbo.fdsl.rendering import render
@@ -411,6 +411,7 @@ def test_the_note(tmp_path):
         "color": False,
         "mode": "RGB",
         "points": None,
+        "patches": True,
         "seed": 0,
     }
 
@@ -465,12 +466,36 @@ def test_gaps_are_seen_on_any_background(shade, gap, mode):
     assert (np.delete(grid, [4, 5], axis=1) == shade).all()
 
 
+def test_a_gallery_of_single_instances(tmp_path):
+    dataset = load(mode="L", instances=1)
+    save_gallery(dataset, tmp_path / "grid.png", rows=1, columns=3)
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    for category in range(3):
+        found = grid[:, 10 * category : 10 * category + 8]
+        np.testing.assert_array_equal(found, np.asarray(dataset[category]["image"]))
+
+
+@pytest.mark.parametrize(
+    ("instances", "wanted", "expected"),
+    [
+        (INSTANCES, (9, 9), (CATEGORIES, INSTANCES)),
+        (INSTANCES, (2, 3), (2, 3)),
+        (1, (9, 9), (1, 3)),
+        (1, (9, 2), (1, 2)),
+        (1, (2, 1), (2, 1)),
+    ],
+)
+def test_the_grid_that_fits(instances, wanted, expected):
+    assert fitting_grid(load(instances=instances), *wanted) == expected
+
+
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        (CATEGORIES + 1, 1, r"rows must be in 1..3 \(the dataset has 3 categories\), got 4"),
-        (0, 1, r"rows must be in 1..3"),
-        (1, INSTANCES + 1, r"columns must be in 1..7 \(the dataset has 7 instances of each category\), got 8"),
+        (CATEGORIES + 1, 1, r"3 categories with 7 instances do not fill 4 rows and 1 columns; rows must be in 1..3"),
+        (0, 1, r"do not fill 0 rows"),
+        (1, 0, r"do not fill 1 rows and 0 columns"),
+        (1, INSTANCES + 1, r"rows must be in 1..3 and columns in 1..7"),
     ],
 )
 def test_a_gallery_of_more_than_there_is(tmp_path, rows, columns, message):

@@ -39,6 +39,7 @@ class FDSLConfig(datasets.BuilderConfig):
     mode: str = "RGB"
     seed: int = 0
     points: int | None = None
+    patches: bool = True
     categories: Selection = None
     instances: Selection = None
     shards: int = DEFAULT_SHARDS

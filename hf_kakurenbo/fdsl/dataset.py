@@ -51,6 +51,7 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         mode: `"RGB"` has three channels, also of a gray image; `"L"` has one.
         seed: another seed gives other categories and other images; in 0..2**63 − 1.
         points: how many points are drawn, at least 1, for the families that draw points; None is the family's number.
+        patches: where the family draws points as random 3×3 patches, as FractalDB and 2D-OFDB do, False draws pixels.
         categories: all (None), the first n (int), or a slice or range of them. Labels count from 0 in what is
             selected.
         instances: as `categories`, of the images of each category. None is the number that the name stands for, of
@@ -65,7 +66,8 @@ class FDSLDataset(Dataset[dict[str, Any]]):
             those of `name`, which then says the family and the number of instances.
 
     Attributes:
-        name, split, image_size, color, mode, seed, points, transform, as_tensor, device, parameters: as given.
+        name, split, image_size, color, mode, seed, points, patches, transform, as_tensor, device, parameters: as
+            given.
         family: the `Family`.
         category_numbers: range; the number in its family of the category of each label.
         instance_numbers: range; the instances of each category, in order.
@@ -85,6 +87,7 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         mode: str = "RGB",
         seed: int = 0,
         points: int | None = None,
+        patches: bool = True,
         categories: Selection = None,
         instances: Selection = None,
         transform: Callable[[Any], Any] | None = None,
@@ -101,6 +104,7 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         self.mode = _one_of("mode", mode, MODES)
         self.seed = _integer("seed", seed, 0, SEED_BELOW - 1)
         self.points = None if points is None else _integer("points", points, 1)
+        self.patches = bool(patches)
         self.transform = transform
         self.as_tensor = bool(as_tensor)
         self.device = None if device is None else torch.device(device)
@@ -116,6 +120,8 @@ class FDSLDataset(Dataset[dict[str, Any]]):
             raise ValueError("color=True needs three channels and mode='L' has one; use mode='RGB', or color=False.")
         if self.points is not None and self.family.points is None:
             raise ValueError(f"{self.name} is not drawn with points, got points={self.points}; leave points out.")
+        if not self.patches and self.family.points is None:
+            raise ValueError(f"{self.name} is not drawn with points, got patches=False; leave patches out.")
         if self.transform is not None and not callable(self.transform):
             raise TypeError(
                 f"transform must be callable with an image, got {self.transform!r}. Give a function such as "
@@ -186,7 +192,7 @@ class FDSLDataset(Dataset[dict[str, Any]]):
 
     @property
     def _drawing(self) -> Drawing:
-        return Drawing(self.image_size, self.color, self.points)
+        return Drawing(self.image_size, self.color, self.points, self.patches)
 
     def _draw(self, sample_id: int) -> Image:
         varied, key = self._vary(sample_id)

@@ -54,18 +54,25 @@ def _gap_shade(image: PILImage.Image) -> int:
 def save_gallery(dataset: FDSLDataset, path: str | os.PathLike[str], rows: int, columns: int) -> None:
     """Draw the first instances of the first categories of a dataset into a PNG file.
 
+    A row is a category and a column an instance; of a dataset with one instance of each, every image is a category.
+
     Args:
-        dataset: what `load_fdsl` returns.
+        dataset: what `load_fdsl` returns, without `transform` and `as_tensor`.
         path: the file; it appears complete or not at all.
-        rows: how many categories, at least 1 and at most as many as the dataset has.
-        columns: how many instances of each, likewise.
+        rows: how many rows.
+        columns: how many columns.
 
     Raises:
-        ValueError: rows or columns are out of range.
+        ValueError: rows or columns are less than 1, or more than the dataset has images for.
     """
-    _check_range("rows", rows, dataset.categories, "categories")
-    _check_range("columns", columns, dataset.instances, "instances of each category")
-    images = [[dataset[row * dataset.instances + column]["image"] for column in range(columns)] for row in range(rows)]
+    most_rows, most_columns = fitting_grid(dataset, dataset.categories, max(1, columns))
+    if not (1 <= rows <= most_rows and 1 <= columns <= most_columns):
+        raise ValueError(
+            f"{dataset.categories} categories with {dataset.instances} instances do not fill {rows} rows and {columns} "
+            f"columns; rows must be in 1..{most_rows} and columns in 1..{most_columns}."
+        )
+    stride = columns if dataset.instances == 1 else dataset.instances
+    images = [[dataset[row * stride + column]["image"] for column in range(columns)] for row in range(rows)]
     encoded = io.BytesIO()
     make_gallery(images).save(encoded, "PNG", optimize=True)
     target = Path(path).absolute()
@@ -74,6 +81,15 @@ def save_gallery(dataset: FDSLDataset, path: str | os.PathLike[str], rows: int, 
         stream.write(encoded.getbuffer())
 
 
-def _check_range(name: str, value: int, most: int, what: str) -> None:
-    if not 1 <= value <= most:
-        raise ValueError(f"{name} must be in 1..{most} (the dataset has {most} {what}), got {value}.")
+def fitting_grid(dataset: FDSLDataset, rows: int, columns: int) -> tuple[int, int]:
+    """The rows and columns of a gallery, made as few as the dataset has images for.
+
+    Args:
+        dataset: what `load_fdsl` returns.
+        rows: how many rows are wanted.
+        columns: how many columns are wanted, at least 1.
+    """
+    if dataset.instances > 1:
+        return min(rows, dataset.categories), min(columns, dataset.instances)
+    columns = min(columns, dataset.categories)
+    return min(rows, dataset.categories // columns), columns

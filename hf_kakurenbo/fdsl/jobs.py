@@ -51,6 +51,7 @@ def describe_job(dataset: FDSLDataset, storage: str, images_per_file: int) -> di
         "color": dataset.color,
         "mode": dataset.mode,
         "points": dataset.points,
+        "patches": dataset.patches,
         "seed": dataset.seed,
     }
 

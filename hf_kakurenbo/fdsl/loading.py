@@ -24,6 +24,7 @@ def load_fdsl(
     mode: str = "RGB",
     seed: int = 0,
     points: int | None = None,
+    patches: bool = True,
     categories: Selection = None,
     instances: Selection = None,
     transform: Callable[[Any], Any] | None = None,
@@ -43,6 +44,7 @@ def load_fdsl(
         mode: `"RGB"` has three channels, also of a gray image; `"L"` has one.
         seed: another seed gives other categories and other images; in 0..2**63 − 1.
         points: how many points are drawn, at least 1, for the families that draw points; None is the family's number.
+        patches: where the family draws points as random 3×3 patches, as FractalDB and 2D-OFDB do, False draws pixels.
         categories: all (None), the first n (int), or a slice or range of them. Labels count from 0 in what is
             selected.
         instances: as `categories`, of the images of each category. None is the number that the name stands for, of
@@ -71,6 +73,7 @@ def load_fdsl(
         "mode": mode,
         "seed": seed,
         "points": points,
+        "patches": patches,
         "categories": categories,
         "instances": instances,
     }
