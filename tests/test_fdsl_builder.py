@@ -115,11 +115,12 @@ def test_the_cache_tells_all_options_apart(monkeypatch, tmp_path):
     tables = [np.array([[0.5, 0.5, 1.0]])]
     for name, shade in (("one", 0.25), ("other", 0.75)):
         write_parameters(tmp_path / name, catalog.find_family("toy"), [*tables, np.array([[0.5, shade, 1.0]])])
+    of_points = [{"points": 50}, {"patches": False}]
     own = [{"parameters": str(tmp_path / name)} for name in ("one", "other")]
-    folders = [FDSL(config_name=NAME, **{**SMALL, **o}).cache_dir for o in [{}, {"points": 50}, *DIFFERENT, *own]]
+    folders = [FDSL(config_name=NAME, **{**SMALL, **o}).cache_dir for o in [{}, *of_points, *DIFFERENT, *own]]
     assert len(set(folders)) == len(folders)
     options = set(FDSLConfig.__dataclass_fields__) - set(datasets.BuilderConfig.__dataclass_fields__)
-    assert options == {"points", "parameters", "shards", *(name for o in DIFFERENT for name in o)}
+    assert options == {"parameters", "shards", *(name for o in [*of_points, *DIFFERENT] for name in o)}
     moved = (tmp_path / "one").rename(tmp_path / "moved")
     assert FDSL(config_name=NAME, **SMALL, parameters=str(moved)).cache_dir == folders[-2]
 
