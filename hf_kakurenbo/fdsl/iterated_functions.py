@@ -192,7 +192,11 @@ def _fold(low: NDArray[np.float64], high: NDArray[np.float64], numbers: NDArray[
 
 @njit(cache=True, nogil=True)
 def _spans(numbers: NDArray[np.float64], dimensions: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    low, high = np.full(_FOLD, np.inf), np.full(_FOLD, -np.inf)
+    # There may be fewer points than are compared side by side.
+    low = np.empty(_FOLD)
+    for k in range(_FOLD):
+        low[k] = numbers[k % dimensions]
+    high = low.copy()
     for start in range(0, len(numbers), _FOLD):
         _fold(low, high, numbers[start : start + _FOLD])
     for start in range(dimensions, _FOLD, dimensions):

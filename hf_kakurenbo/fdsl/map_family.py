@@ -83,7 +83,7 @@ class MapFamily(Family):
         if not np.isfinite(parameters).all():
             row, column = np.argwhere(~np.isfinite(parameters))[0]
             raise ValueError(
-                f"{self.columns[column]} of map {row + 1} of {self.name} is {parameters[row, column]}, not finite."
+                f"{self.columns[column]} of map {row + 1} of {self.name} must be finite, got {parameters[row, column]}."
             )
         check_probabilities(parameters[:, -1])
         if play(*split(parameters), _POINTS_TO_CHECK, np.uint64(0)) is None:
