@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fdsl_toy import Toy
+from hf_kakurenbo.fdsl import catalog
 from hf_kakurenbo.fdsl.parameters import read_parameters, write_parameters
 
 HEADER = "width,shade,probability\n"
@@ -35,6 +36,14 @@ def test_what_is_written_is_read_back_bit_for_bit(tmp_path_factory, tables):
     found = read_parameters(folder, Toy())
     assert [table.tobytes() for table in found] == [table.tobytes() for table in tables]
     assert {(table.dtype, table.shape) for table in found} == {(np.dtype(np.float64), (2, 3))}
+
+
+@pytest.mark.parametrize("name", sorted(catalog._FAMILIES))
+def test_those_of_every_family_are_read_back(tmp_path, name):
+    family = catalog.find_family(name)
+    tables = [catalog.category_parameters(family, 0, category) for category in range(3)]
+    write_parameters(tmp_path, family, tables)
+    assert [table.tobytes() for table in read_parameters(tmp_path, family)] == [table.tobytes() for table in tables]
 
 
 def test_the_files(tmp_path):
