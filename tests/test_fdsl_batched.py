@@ -7,8 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_kakurenbo import load_fdsl
-from hf_kakurenbo.fdsl.batched import contours
+from hf_kakurenbo.fdsl.batched import contours, fractals
 from hf_kakurenbo.fdsl.batched.random_numbers import keys_tensor, random_bits_tensor, uniform_tensor
+from hf_kakurenbo.fdsl.catalog import category_parameters, find_family
+from hf_kakurenbo.fdsl.family import Drawing
+from hf_kakurenbo.fdsl.iterated_functions import Variation
+from hf_kakurenbo.fdsl.map_family import split
 from hf_kakurenbo.fdsl.random_numbers import random_bits, uniform
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
@@ -39,6 +43,46 @@ def test_contours_are_the_same_in_batches(name, options, device, monkeypatch):
         assert example["image"].shape == expected["image"].shape
         different = (example["image"].cpu() != expected["image"]).float().mean()
         assert different <= (0 if device == "cpu" else 0.01)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["fractaldb-test", "exfractaldb-test", "ofdb2d-test", "ofdb3d-test"])
+@pytest.mark.parametrize("options", [{}, {"color": True}, {"split": "validation"}], ids=str)
+def test_fractals_are_of_the_same_distribution_in_batches(name, options, device, monkeypatch):
+    monkeypatch.setattr(fractals, "_POINTS_AT_A_TIME", 50_000)  # several chunks
+    options = {"image_size": 64, "as_tensor": True, "points": 10_000, **options}
+    one_by_one, batched = load_fdsl(name, **options), load_fdsl(name, device=device, **options)
+    ids = range(min(len(batched), 16))
+    expected = torch.stack([one_by_one[index]["image"] for index in ids])
+    found = torch.stack([example["image"] for example in batched.__getitems__(list(ids))]).cpu()
+    assert found.shape == expected.shape
+    assert found.unique().tolist() == expected.unique().tolist()  # the same gray, the same colours
+    lit, expected_lit = ((images > 0).any(1).float() for images in (found, expected))
+    assert abs(lit.mean() - expected_lit.mean()) < 0.02
+    # Seen from afar each is like its own and unlike the others.
+    afar, expected_afar = (torch.nn.functional.avg_pool2d(images, 8).flatten(1) for images in (lit, expected_lit))
+    alike = torch.corrcoef(torch.cat([afar, expected_afar]))[: len(ids), len(ids) :]
+    assert alike.diagonal().median() > 0.85
+    assert (alike.argmax(1) == torch.arange(len(ids))).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("factor", [1.0, 40.0])
+def test_a_system_that_runs_off_to_infinity_is_weakened_in_batches(factor):
+    family, key = find_family("fractaldb"), np.uint64(7)
+    maps, probabilities = split(category_parameters(family, 0, 0))
+    system = fractals.System(maps, probabilities, Variation(0, factor), key)
+    unvaried = system._replace(variation=Variation(0, 1.0))
+    orbits = fractals.play_batch([unvaried, system], 5_000, "cpu")
+    assert orbits.finite.all()
+    assert orbits.points.shape == (2, 5_000, 2)
+    assert torch.equal(orbits.points[0], orbits.points[1]) == (factor == 1.0)
+
+
+def test_what_stays_infinite_is_black():
+    family = find_family("fractaldb")
+    parameters = np.array([[3.0, 0, 0, 3.0, 1, 1, 1.0]])
+    instance = family.draw_instance(parameters, 0, np.uint64(1))
+    assert not family.render_batch([instance], Drawing(16), [np.uint64(1)], "cpu").any()
 
 
 def test_a_batch_of_none_and_a_single_one():

@@ -8,8 +8,9 @@ direction of the view: there 12 steps about the y axis, here, as the paper has i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -21,12 +22,15 @@ from .iterated_functions import Orbit, Variation, play, play_varied
 from .map_family import MapFamily, orbit_key, own_uniforms, split
 from .points import blank_canvas, develop
 
+if TYPE_CHECKING:
+    import torch
+
 _SEARCH_POINTS, _LEAST_VARIANCE = 10_000, 0.05
 
-_DISTANCE, _NEAREST = 4.0, 1.0
+DISTANCE, NEAREST = 4.0, 1.0
 # 1 / tan(45° / 2).
-_FOCAL_LENGTH = 1.0 + sqrt(2.0)
-_WHITE = 255
+FOCAL_LENGTH = 1.0 + sqrt(2.0)
+WHITE = 255
 
 _TURN = 2**53
 
@@ -103,7 +107,7 @@ def _put_points(
 ) -> None:
     size = len(canvas) - 2
     half = 0.5 * size
-    focal_length = _FOCAL_LENGTH * half
+    focal_length = FOCAL_LENGTH * half
     mean_x, mean_y, mean_z = mean[0], mean[1], mean[2]
     ax, ay, az = axes[0, 0], axes[0, 1], axes[0, 2]
     bx, by, bz = axes[1, 0], axes[1, 1], axes[1, 2]
@@ -112,12 +116,12 @@ def _put_points(
     pixels, coordinates = canvas.reshape(-1), points.reshape(-1)
     for k in range(len(points)):
         x, y, z = coordinates[3 * k] - mean_x, coordinates[3 * k + 1] - mean_y, coordinates[3 * k + 2] - mean_z
-        depth = _DISTANCE - (cx * x + cy * y + cz * z)
+        depth = DISTANCE - (cx * x + cy * y + cz * z)
         # What is nearer than this is cut off; what is level with the camera would be at infinity.
-        per_depth = focal_length / (depth if depth > _NEAREST else _NEAREST)
+        per_depth = focal_length / (depth if depth > NEAREST else NEAREST)
         column = half + (ax * x + ay * y + az * z) * per_depth
         row = half - (bx * x + by * y + bz * z) * per_depth
-        inside = (column >= 0.0) & (column < size) & (row >= 0.0) & (row < size) & (depth >= _NEAREST)
+        inside = (column >= 0.0) & (column < size) & (row >= 0.0) & (row < size) & (depth >= NEAREST)
         if inside:
             pixels[np.uint64((np.int64(row) + 1) * (size + 2) + np.int64(column) + 1)] = k + 1
 
@@ -178,4 +182,13 @@ class ExFractalDB(MapFamily):
         if orbit is not None:
             axes = camera_axes(instance.view) * _scale(orbit)
             _put_points(canvas, orbit.points, _mean(orbit.points), axes)
-        return develop(canvas, drawing, _WHITE)
+        return develop(canvas, drawing, WHITE)
+
+    def render_batch(
+        self, instances: Sequence[Cloud], drawing: Drawing, keys: Sequence[np.uint64], device: torch.device | str
+    ) -> torch.Tensor:
+        """Several images at once, by other orbits of the same systems than those of `render`."""
+        from .batched.fractals import draw_clouds
+
+        points = self.points if drawing.points is None else drawing.points
+        return draw_clouds(instances, drawing, points, [orbit_key(key) for key in keys], device)

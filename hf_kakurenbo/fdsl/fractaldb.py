@@ -10,7 +10,8 @@ the program has its upper left beside it; and a variation that drives points to 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -23,14 +24,17 @@ from .map_family import PLANNED, MapFamily, orbit_key, own_uniforms, split
 from .points import PATTERNS, blank_canvas, develop, mirrored
 from .reference import reference_mask
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["FractalDB", "Leaf", "reference_mask"]
 
 _FLIPS = 4
-_GRAY = 127
+GRAY = 127
 # The margin, in pixels of an image of 512 × 512.
 _MARGIN, _MARGIN_SIZE = 6, 512
 # Keeps the highest point within the last pixel.
-_SHRINK = 1.0 - 2.0**-30
+SHRINK = 1.0 - 2.0**-30
 
 _SEARCH_SIZE, _SEARCH_POINTS = 512, 100_000
 _LEAST_LIT = _SEARCH_SIZE**2 / 5
@@ -58,7 +62,7 @@ class Leaf(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _scale(low: float, high: float, extent: float) -> float:
-    return extent * _SHRINK / (high - low) if high > low else 0.0
+    return extent * SHRINK / (high - low) if high > low else 0.0
 
 
 # Where the first coordinate, of a point at the low end of both, goes in a canvas, and how far a pixel is.
@@ -169,10 +173,20 @@ class FractalDB(MapFamily):
         orbit = play_varied(instance.maps, instance.probabilities, instance.variation, points, orbit_key(key))
         canvas = blank_canvas(drawing.image_size)
         if orbit is not None:
-            _put_points(canvas, orbit, _margin(drawing.image_size), instance.flip_columns, instance.flip_rows)
+            _put_points(canvas, orbit, margin_of(drawing.image_size), instance.flip_columns, instance.flip_rows)
         pattern = mirrored(instance.pattern, instance.flip_columns, instance.flip_rows) if drawing.patches else None
-        return develop(canvas, drawing, _GRAY, pattern)
+        return develop(canvas, drawing, GRAY, pattern)
+
+    def render_batch(
+        self, instances: Sequence[Leaf], drawing: Drawing, keys: Sequence[np.uint64], device: torch.device | str
+    ) -> torch.Tensor:
+        """Several images at once, by other orbits of the same systems than those of `render`."""
+        from .batched.fractals import draw_leaves
+
+        points = self.points if drawing.points is None else drawing.points
+        return draw_leaves(instances, drawing, points, [orbit_key(key) for key in keys], device)
 
 
-def _margin(image_size: int) -> int:
+def margin_of(image_size: int) -> int:
+    """The margin around the points, in pixels."""
     return (_MARGIN * image_size + _MARGIN_SIZE // 2) // _MARGIN_SIZE

@@ -19,7 +19,7 @@ PATTERNS = 512
 """How many patterns a patch has: of the 9 bits the highest is the upper left pixel, then row by row."""
 
 # Between numbers of points, the hue goes round once in so many: as in the published program for FractalDB.
-_HUES = 128
+HUES = 128
 _SATURATION, _VALUE = 0.75, 0.75
 
 # 4 GiB of canvas.
@@ -85,9 +85,10 @@ def _gray_row(seen: NDArray[np.int32], gray: np.uint8, image: NDArray[np.uint8])
 @njit(cache=True, nogil=True)
 def _color_row(seen: NDArray[np.int32], palette: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
     for k in range(len(image)):
-        if seen[k] > 0:
-            hue = np.uint32(seen[k]) & np.uint32(_HUES - 1)
-            image[k, 0], image[k, 1], image[k, 2] = palette[hue, 0], palette[hue, 1], palette[hue, 2]
+        hue = np.uint32(seen[k]) & np.uint32(HUES - 1)
+        # Not a branch: what is lit and what not follows no pattern that the processor could foresee.
+        lit = np.uint8(255) if seen[k] > 0 else np.uint8(0)
+        image[k, 0], image[k, 1], image[k, 2] = palette[hue, 0] & lit, palette[hue, 1] & lit, palette[hue, 2] & lit
 
 
 @njit(cache=True, nogil=True)
@@ -140,8 +141,8 @@ def develop(canvas: NDArray[np.int32], drawing: Drawing, gray: int, pattern: int
     lit = -np.array([(pattern or 0) >> place & 1 for place in range(9)], dtype=np.int32)
     size = drawing.image_size
     if drawing.color:
-        image = np.zeros((size, size, 3), dtype=np.uint8)
-        _to_color(canvas, lit, patches, _PALETTE, image)
+        image = np.empty((size, size, 3), dtype=np.uint8)
+        _to_color(canvas, lit, patches, PALETTE, image)
         return image
     image = np.empty((size, size), dtype=np.uint8)
     _to_gray(canvas, lit, patches, np.uint8(gray), image)
@@ -158,11 +159,11 @@ def mirrored(pattern: int, columns: bool, rows: bool) -> int:
 
 
 def _make_palette() -> NDArray[np.uint8]:
-    colors = [colorsys.hsv_to_rgb(hue / _HUES, _SATURATION, _VALUE) for hue in range(_HUES)]
+    colors = [colorsys.hsv_to_rgb(hue / HUES, _SATURATION, _VALUE) for hue in range(HUES)]
     # The published program means blue, green, red and writes them as red, green, blue.
     palette = np.array([[int(channel * 255) for channel in color[::-1]] for color in colors], dtype=np.uint8)
     palette.flags.writeable = False
     return palette
 
 
-_PALETTE = _make_palette()
+PALETTE = _make_palette()
