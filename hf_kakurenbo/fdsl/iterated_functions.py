@@ -29,7 +29,8 @@ _SECOND, _THIRD, _FOURTH, _FIFTH = (np.uint64(lane * TABLE_BITS) for lane in ran
 
 MOVES_BEFORE = 64
 # The fifth root of the largest float64: who gets there in a fifth of the moves would leave float64 in all of them.
-_INFINITY = 2.0**205
+INFINITY_EXPONENT = 205
+_INFINITY = 2.0**INFINITY_EXPONENT
 # So often it is looked whether the points are still there.
 _MOVES_BETWEEN = 512
 # So many numbers are compared side by side: whole numbers of points in 2 and 3 dimensions, and of vector registers.

@@ -17,7 +17,16 @@ from torch import Tensor
 from ..exfractaldb import DISTANCE, FOCAL_LENGTH, NEAREST, WHITE, Cloud, camera_axes
 from ..family import Drawing
 from ..fractaldb import GRAY, SHRINK, Leaf, margin_of
-from ..iterated_functions import MOST_HALVINGS, MOVES_BEFORE, TABLE_BITS, Variation, choice_table, vary
+from ..iterated_functions import (
+    INFINITY_EXPONENT,
+    LANES,
+    MOST_HALVINGS,
+    MOVES_BEFORE,
+    TABLE_BITS,
+    Variation,
+    choice_table,
+    vary,
+)
 from ..points import HUES, PALETTE, mirrored
 from .random_numbers import keys_tensor, random_bits_tensor
 
@@ -26,6 +35,10 @@ _POINTS_AT_A_TIME = 2**24
 
 # Each point that moves leaves so many places behind, after as many moves that do not count.
 _MOVES = 64
+# So few moves do not take a point to infinity. Whether more would shows in how far from the origin half of the points
+# are in the end, against half way; as many points as this are enough to see it, and growth below the least is chance.
+_FEWEST_MOVERS = 256
+_LEAST_GROWTH = 1.5
 
 
 class Orbits(NamedTuple):
@@ -81,7 +94,7 @@ def _play(
 ) -> Orbits:
     images, coefficients = len(maps), maps[0].shape[1]
     dimensions = 2 if coefficients == 6 else 3
-    movers = -(-points // _MOVES)
+    movers = max(-(-points // _MOVES), _FEWEST_MOVERS)
     tables = torch.from_numpy(np.stack([choice_table(system.probabilities) for system in systems])).to(device)
     most = max(map(len, maps))
     padded = np.zeros((images, most, coefficients))
@@ -101,7 +114,10 @@ def _play(
             kept[move] = places
     # One move of all, then the next: neighbours in the order are then as unlike as on the CPU.
     found = kept.permute(1, 0, 2, 3).reshape(images, movers * _MOVES, dimensions)[:, :points]
-    return Orbits(found, found.isfinite().flatten(1).all(1))
+    half_way, end = (kept[move].norm(dim=2).median(dim=1).values for move in (0, -1))
+    # What grows by more leaves float64's range (see `play`) in the moves that the CPU makes for as many points.
+    most = max(2.0 ** min(INFINITY_EXPONENT * _MOVES * LANES / points, 1000.0), _LEAST_GROWTH)
+    return Orbits(found, found.isfinite().flatten(1).all(1) & (end <= most * half_way))
 
 
 def _split(coefficients: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
