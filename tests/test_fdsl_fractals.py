@@ -325,6 +325,14 @@ def test_an_image_is_a_function_of_its_key_alone(name):
     assert len({image.tobytes() for image in alone}) == len(cases)
 
 
+@pytest.mark.parametrize("step", [0.0, 5e-324, 1e-310, 1e-290, 1e-20])
+def test_points_that_all_but_coincide_are_one_pixel_or_an_image(step):
+    family = find_family("fractaldb")
+    parameters = np.column_stack([SIERPINSKI * [1, 1, 1, 1, step, step], EVENLY])
+    image = family.render(family.draw_instance(parameters, 0, KEY), Drawing(64, points=500, patches=False), KEY)
+    assert np.count_nonzero(image) == 1 if step < 1e-290 else np.count_nonzero(image) > 300
+
+
 def test_maps_without_an_image_are_drawn_black():
     family = find_family("fractaldb")
     leaf = family.draw_instance(np.column_stack([SIERPINSKI * 3, EVENLY]), 0, KEY)

@@ -35,6 +35,7 @@ GRAY = 127
 _MARGIN, _MARGIN_SIZE = 6, 512
 # Keeps the highest point within the last pixel.
 SHRINK = 1.0 - 2.0**-30
+_SMALLEST_SPAN = 1e-290
 
 _SEARCH_SIZE, _SEARCH_POINTS = 512, 100_000
 _LEAST_LIT = _SEARCH_SIZE**2 / 5
@@ -62,7 +63,8 @@ class Leaf(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _scale(low: float, high: float, extent: float) -> float:
-    return extent * SHRINK / (high - low) if high > low else 0.0
+    # Of a smaller span the scale would be infinite, and the places of points outside the canvas.
+    return extent * SHRINK / (high - low) if high - low > _SMALLEST_SPAN else 0.0
 
 
 # Where the first coordinate, of a point at the low end of both, goes in a canvas, and how far a pixel is.
