@@ -38,7 +38,7 @@ from .hiding import AlignedScheduler, HidingRun, SampleLedger, SampleStatistics,
 from .hiding.checkpoint import LEDGER_NAME, load_state, save_state
 from .hiding.distributed import any_rank, require_agreement, world_size
 from .hiding.schedule import EpochPlan, plan_epoch
-from .hiding.statistics import Classification, check_label_values, match_classification
+from .hiding.statistics import Classification, ClassificationMatcher, check_label_values
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,7 @@ class _Training:
     id_name: str
     label_names: list[str]
     statistics_function: StatisticsFunction | None
-    first_batch: bool = True
-    problem_type: str | None = None
+    matcher: ClassificationMatcher | None = None
     resumed: dict[str, Any] = field(default_factory=dict)
     batch_ids: Tensor | None = None
     loader: Any = None
@@ -237,12 +236,14 @@ class KakurenboMixin(_Base):
     def _measure(self, training: _Training, outputs: Any, batch: dict[str, Any]) -> SampleStatistics | Classification:
         if training.statistics_function is not None:
             return SampleStatistics(*training.statistics_function(outputs, batch))
-        if training.first_batch:  # a model may set its problem type in its first forward pass
-            training.problem_type = getattr(getattr(self.model, "config", None), "problem_type", None)
-        classification = match_classification(outputs, batch, training.label_names, training.problem_type)
-        if training.first_batch:
-            check_label_values(classification.labels)
-            training.first_batch = False
+        if training.matcher is not None:
+            return training.matcher(outputs, batch)
+        # Only now: a model may set its problem type in its first forward pass.
+        problem_type = getattr(getattr(self.model, "config", None), "problem_type", None)
+        matcher = ClassificationMatcher(training.label_names, problem_type)
+        classification = matcher(outputs, batch)
+        check_label_values(classification.labels)
+        training.matcher = matcher
         return classification
 
     def _require_recorded(self, training: _Training) -> None:

@@ -6,7 +6,12 @@ from torch.nn import functional
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_kakurenbo.hiding import Recorder, classification_statistics, single_label_statistics, soft_label_statistics
-from hf_kakurenbo.hiding.statistics import Classification, check_label_values, match_classification
+from hf_kakurenbo.hiding.statistics import (
+    Classification,
+    ClassificationMatcher,
+    check_label_values,
+    match_classification,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = 3 * torch.randn(32, 7, generator=GENERATOR)
@@ -145,3 +150,20 @@ def test_what_waits_is_a_copy_and_keeps_its_place():
 def test_a_batch_of_two_lengths():
     with pytest.raises(ValueError, match=r"The batch has 3 samples, but its logits are \(4, 7\) float32"):
         Recorder().add_classification(torch.arange(3), Classification(single_label_statistics, LOGITS[:4], LABELS[:4]))
+
+
+def test_what_fitted_the_last_batch_is_not_forced_on_the_next():
+    match = ClassificationMatcher(["labels", "target"])
+    soft = torch.softmax(LOGITS, dim=1)
+    for outputs, inputs in [
+        ({"logits": LOGITS}, {"labels": LABELS}),
+        ({"logits": LOGITS[:2]}, {"labels": LABELS[:2]}),
+        ({"logits": LOGITS}, {"labels": soft}),
+        ((LOGITS,), {"target": LABELS}),
+        ({"logits": LOGITS}, {"target": LABELS}),
+    ]:
+        assert match(outputs, inputs) == match_classification(outputs, inputs, ["labels", "target"])
+    with pytest.raises(ValueError, match="The batch has no labels"):
+        match({"logits": LOGITS}, {})
+    with pytest.raises(ValueError, match="No built-in rule"):
+        match({"loss": LOGITS.sum()}, {"labels": LABELS})

@@ -125,6 +125,35 @@ def match_classification(
     return Classification(rule, logits, labels)
 
 
+class ClassificationMatcher:
+    """[`match_classification`] for one batch after the other: what fitted the last batch is tried first.
+
+    Args:
+        label_names, problem_type: as there.
+    """
+
+    def __init__(self, label_names: Sequence[str] = ("labels",), problem_type: str | None = None) -> None:
+        self.label_names = label_names
+        self.problem_type = problem_type
+        self._last: tuple[str, ClassificationRule, Any] | None = None
+
+    def __call__(self, outputs: Any, inputs: Mapping[str, Any]) -> Classification:
+        """Find logits and labels of a batch, and the rule that fits them; raises as [`match_classification`]."""
+        if self._last is not None and isinstance(outputs, dict):
+            label_name, rule, kind = self._last
+            logits, labels = outputs.get("logits"), inputs.get(label_name)
+            if isinstance(logits, Tensor) and isinstance(labels, Tensor) and _kind(logits, labels) == kind:
+                return Classification(rule, logits, labels)
+        found = match_classification(outputs, inputs, self.label_names, self.problem_type)
+        label_name = next(name for name in self.label_names if inputs.get(name) is not None)
+        self._last = (label_name, found.rule, _kind(found.logits, found.labels))
+        return found
+
+
+def _kind(logits: Tensor, labels: Tensor) -> tuple[Any, ...]:
+    return logits.shape[1:], labels.shape[1:], labels.dtype
+
+
 def classification_statistics(
     outputs: Any,
     inputs: Mapping[str, Any],
