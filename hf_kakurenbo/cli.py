@@ -66,6 +66,8 @@ def _errors_in_one_line(when_interrupted: str = "Interrupted.") -> Iterator[None
         _exit_with(f"Error: {error}", 2)
     except (OSError, RuntimeError) as error:
         _exit_with(f"Error: {error}", 1)
+    except MemoryError as error:
+        _exit_with(f"Error: There is not enough memory ({error}). Ask for smaller images, or fewer points.", 1)
     except KeyboardInterrupt:
         _exit_with(when_interrupted, 130)
 
@@ -135,7 +137,7 @@ def preview(
             patches=patches,
             parameters=parameters_folder,
         )
-        save_gallery(dataset, out, *fitting_grid(dataset, rows, max(1, columns)))
+        save_gallery(dataset, out, *fitting_grid(dataset, rows, columns))
 
 
 def _parse_shard(text: str) -> tuple[int, int]:

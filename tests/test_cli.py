@@ -133,7 +133,10 @@ def test_search(tmp_path):
     [
         (["preview", "toytest", "--out", "OUT"], "There is no FDSL dataset 'toytest'. Did you mean 'toy-test'"),
         (["preview", NAME, "--out", "OUT", "--rows", 0], "do not fill 0 rows and 7 columns; rows must be in 1..3"),
-        (["preview", NAME, "--out", "OUT", "--image-size", -4], "image_size"),
+        (["preview", NAME, "--out", "OUT", "--columns", -3], "do not fill 3 rows and -3 columns; rows must be in 1..3"),
+        (["preview", "ofdb2d-test", "--out", "OUT", "--columns", 0], "do not fill 4 rows and 0 columns"),
+        (["preview", NAME, "--out", "OUT", "--image-size", -4], "image_size must be in 1..32766, got -4"),
+        (["preview", NAME, "--out", "OUT", "--image-size", 40_000], "image_size must be in 1..32766, got 40000"),
         (["preview", NAME, "--out", "OUT", "--seed", -1], "seed"),
         (["render", "fractal", "--out", "OUT"], "There is no FDSL dataset 'fractal'. Did you mean"),
         (["render", NAME, "--out", "OUT", "--shard", "2/2"], "--shard '2/2' is not i/n with 0 ≤ i < n, as 0/4"),
@@ -181,6 +184,17 @@ def test_a_failure_is_one_line_and_code_1(tmp_path, monkeypatch):
     code, out, err = run("fdsl", "render", NAME, "--out", tmp_path, "--image-size", 8)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert f"The disk of {tmp_path} is full." in err
+
+
+def test_too_little_memory_is_one_line_and_code_1(tmp_path, monkeypatch):
+    def too_large(self, instance, drawing, key):
+        return np.empty(2**60, dtype=np.uint8)
+
+    monkeypatch.setattr(Toy, "render", too_large)
+    code, out, err = run("fdsl", "preview", NAME, "--out", tmp_path / "grid.png")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("Error: There is not enough memory (Unable to allocate ")
+    assert err.endswith(" Ask for smaller images, or fewer points.\n")
 
 
 def test_ctrl_c(tmp_path):

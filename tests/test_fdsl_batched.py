@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_kakurenbo import load_fdsl
+from hf_kakurenbo import list_fdsl, load_fdsl
 from hf_kakurenbo.fdsl.batched import contours, fractals
 from hf_kakurenbo.fdsl.batched.random_numbers import keys_tensor, random_bits_tensor, uniform_tensor
 from hf_kakurenbo.fdsl.catalog import category_parameters, find_family
@@ -15,6 +15,7 @@ from hf_kakurenbo.fdsl.iterated_functions import Variation
 from hf_kakurenbo.fdsl.map_family import split
 from hf_kakurenbo.fdsl.random_numbers import random_bits, uniform
 
+POINTS = dict.fromkeys(["fractaldb-test", "exfractaldb-test", "ofdb2d-test", "ofdb3d-test"], 2000)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
@@ -43,6 +44,28 @@ def test_contours_are_the_same_in_batches(name, options, device, monkeypatch):
         assert example["image"].shape == expected["image"].shape
         different = (example["image"].cpu() != expected["image"]).float().mean()
         assert different <= (0 if device == "cpu" else 0.01)
+
+
+def test_the_noise_coefficient_is_not_rounded_to_float32():
+    family, key = find_family("rcdb"), np.uint64(3)
+    instance = family.draw_instance(np.array([[2000, 200, 2.0, 0.1]]), 0, key)
+    pair = [instance._replace(noise_gain=gain) for gain in (4.0, 4.0000002)]
+    columns, rows, present = contours._corners(pair, [key, key], scale=256.0, device="cpu")
+    assert present.all()
+    for places in (columns, rows):
+        assert 0 < (places[0] != places[1]).float().mean() < 0.1
+        assert (places[0] - places[1]).abs().max() == 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", [name for name in list_fdsl() if name.endswith("-test")])
+def test_an_image_does_not_depend_on_its_batch(name, device):
+    images = load_fdsl(name, image_size=40, points=POINTS.get(name), as_tensor=True, device=device)
+    ids = [3, 0, 2, 3, len(images) - 1]
+    alone = {index: images[index]["image"] for index in set(ids)}
+    for some in (ids, ids[::-1], ids[1:3]):
+        for index, example in zip(some, images.__getitems__(some), strict=True):
+            assert torch.equal(example["image"], alone[index])
 
 
 @pytest.mark.parametrize("device", DEVICES)

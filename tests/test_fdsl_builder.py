@@ -1,5 +1,6 @@
 """`load_dataset("fdsl", …)`: built and streamed, told apart in the cache, known after the import of the package."""
 
+import dataclasses
 import importlib
 import subprocess
 import sys
@@ -141,6 +142,35 @@ def test_a_new_formula_is_built_anew(monkeypatch):
     assert np.asarray(load()[0]["image"]).min() == 77
 
 
+class OtherToy(Toy):
+    """Of the same version, and of another name."""
+
+    name = "othertoy"
+
+
+def test_what_a_name_stands_for_is_told_apart(monkeypatch):
+    """In another session a name may have been registered with other numbers, or for another family."""
+    monkeypatch.setitem(catalog._REGISTERED, "othertoy", OtherToy)
+    entries = [catalog.Entry(NAME, "toy", *numbers) for numbers in ((3, 7), (2, 7), (3, 6))]
+    entries.append(catalog.Entry(NAME, "othertoy", 3, 7))
+    folders = []
+    for entry in entries:
+        monkeypatch.setitem(catalog._CATALOG, NAME, entry)
+        folders.append(FDSL(config_name=NAME, **SMALL).cache_dir)
+        assert as_bytes(load()) == expected(), entry
+    assert len(set(folders)) == len(entries)
+
+
+def test_another_default_is_told_apart():
+    @dataclasses.dataclass
+    class OfAnotherRelease(FDSLConfig):
+        image_size: int = 9
+
+    before, after = FDSLConfig(name=NAME), OfAnotherRelease(name=NAME)
+    assert before.create_config_id({}) != after.create_config_id({})
+    assert FDSLConfig(name=NAME, image_size=9).create_config_id({}) == after.create_config_id({})
+
+
 def test_versions_are_those_of_the_families():
     for name, config in FDSL.builder_configs.items():
         family = catalog.find_family(catalog.find_entry(name).family)
@@ -162,7 +192,7 @@ def test_parameters_of_ones_own(tmp_path):
         ({"name": None}, ValueError, r'Name a dataset: load_dataset\("fdsl", NAME\). There are: fractaldb-60, '),
         ({"data_files": "x.png"}, ValueError, "have no files; leave data_files and data_dir out"),
         ({"data_dir": "."}, ValueError, "have no files; leave data_files and data_dir out"),
-        ({"image_size": -1}, ValueError, "image_size must be at least 1, got -1"),
+        ({"image_size": -1}, ValueError, r"image_size must be in 1\.\.32766, got -1"),
         ({"shards": 0}, ValueError, "shards must be at least 1, got 0"),
         ({"shards": 1.5}, TypeError, r"shards must be an integer, got 1\.5"),
         ({"mode": "L", "color": True}, ValueError, "color=True needs three channels"),

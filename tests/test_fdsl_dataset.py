@@ -86,6 +86,15 @@ def test_modes_colours_and_tensors_agree():
     np.testing.assert_array_equal(load(mode="L", as_tensor=True)[4]["image"], tensor - 1)
 
 
+@pytest.mark.parametrize("name", [NAME, *REAL])
+def test_tensors_do_not_pass_through_pil(name, monkeypatch):
+    expected = [pixels(load_fdsl(name, image_size=8, color=color)[1]) for color in (False, True)]
+    monkeypatch.setattr(dataset.PILImage, "fromarray", None)
+    for color in (False, True):
+        image = load_fdsl(name, image_size=8, color=color, as_tensor=True)[1]["image"]
+        np.testing.assert_array_equal(image.permute(1, 2, 0), expected[color])
+
+
 def test_a_transform_gets_the_image():
     seen = []
 
@@ -130,6 +139,18 @@ def test_slices():
     assert load(instances=20).instances == load(instances=slice(0, 20)).instances == 20  # there are always more
 
 
+@pytest.mark.timeout(30)
+def test_the_largest_slices_take_no_time():
+    images = load(instances=range(2**32))
+    assert (len(images), images[-1]["sample_id"]) == (CATEGORIES * 2**32, CATEGORIES * 2**32 - 1)
+    backwards = load(instances=range(2**32 - 1, -1, -1))
+    assert pixels(backwards[0]).tobytes() == pixels(images[2**32 - 1]).tobytes()
+    with pytest.raises(ValueError, match=r"categories=slice\(0, 1000000000000, None\) reaches outside 0\.\.2"):
+        load(categories=slice(0, 10**12))
+    with pytest.raises(ValueError, match=r"instances=range\(5, -2, -1\) reaches outside"):
+        load(instances=range(5, -2, -1))
+
+
 @pytest.mark.parametrize("what", ["categories", "instances"])
 @pytest.mark.parametrize(
     ("wanted", "error", "message"),
@@ -155,8 +176,9 @@ def test_slices_that_there_are_not(what, wanted, error, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"image_size": 0}, ValueError, "image_size must be at least 1, got 0"),
-        ({"image_size": -4}, ValueError, "image_size must be at least 1, got -4"),
+        ({"image_size": 0}, ValueError, r"image_size must be in 1\.\.32766, got 0"),
+        ({"image_size": -4}, ValueError, r"image_size must be in 1\.\.32766, got -4"),
+        ({"image_size": 32_767}, ValueError, r"image_size must be in 1\.\.32766, got 32767"),
         ({"image_size": 8.0}, TypeError, "image_size must be an integer, got 8.0 of type float"),
         ({"image_size": True}, TypeError, "image_size must be an integer, got True"),
         ({"seed": -1}, ValueError, "seed must be in 0..9223372036854775807, got -1"),
@@ -164,7 +186,10 @@ def test_slices_that_there_are_not(what, wanted, error, message):
         ({"mode": "P"}, ValueError, "mode must be 'RGB' or 'L', got 'P'"),
         ({"mode": "L", "color": True}, ValueError, "color=True needs three channels and mode='L' has one; use"),
         ({"points": 10}, ValueError, "toy-test is not drawn with points, got points=10; leave points out"),
-        ({"points": 0}, ValueError, "points must be at least 1, got 0"),
+        ({"points": 0}, ValueError, r"points must be in 1\.\.2147483647, got 0"),
+        ({"points": 2**31}, ValueError, r"points must be in 1\.\.2147483647, got 2147483648"),
+        ({"shards": 0}, ValueError, "shards must be at least 1, got 0"),
+        ({"shards": "x"}, TypeError, "shards must be an integer, got 'x'"),
         ({"transform": 3}, TypeError, "transform must be callable with an image, got 3"),
         ({"split": "test"}, ValueError, "split must be 'train' or 'validation', got 'test'"),
     ],
@@ -263,6 +288,40 @@ def test_parameters_of_ones_own(tmp_path):
         load(parameters=tmp_path / "own", categories=5)
     with pytest.raises(ValueError, match="parameters is empty"):
         FDSLDataset(NAME, parameters=[])
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "message"),
+    [
+        ("rcdb-test", [[3.5, 2, 1, 0.1]], "category 1: vertices of rcdb must be a whole number, got 3.5"),
+        ("rcdb-test", [[2, 2, 1, 0.1]], r"category 1: vertices of rcdb must be in \[3, 100000\], got 2"),
+        (
+            "fractaldb-test",
+            np.zeros((2, 3)),
+            r"category 1: .* \(rows, 7\), with the columns a, b, .*got shape \(2, 3\)",
+        ),
+        ("fractaldb-test", np.zeros((0, 7)), r"category 1: .*got shape \(0, 7\)"),
+        ("fractaldb-test", [[0.5, 0, 0, 0.5, 1, np.nan, 1]], "category 1: f in row 0 must be finite, got nan"),
+        ("fractaldb-test", [[0.5, 0, 0, 0.5, 1, 1, 0.9]], r"category 1: the probabilities .* add up to 0\.9"),
+        ("exfractaldb-test", [[3.0] * 12 + [1]], "category 1: .* to infinity"),
+        (NAME, [[2.0, 0.5, 1.0]], "category 1: width must be at most 1, got 2.0"),
+        (NAME, [["wide", 0.5, 1.0]], "category 1: they must be a table of numbers, got .*wide"),
+        (NAME, None, "category 1: "),
+    ],
+)
+def test_parameters_that_cannot_be_drawn(name, table, message):
+    good = load_fdsl(name)._parameters(0)
+    with pytest.raises(ValueError, match="^parameters of " + message):
+        FDSLDataset(name, parameters=[good, table])
+
+
+def test_parameters_are_copied():
+    table = np.array([[0.5, 0.25, 1.0]])
+    images = FDSLDataset(NAME, image_size=8, parameters=[table])
+    before = pixels(images[0]).tobytes()
+    table[:] = 7
+    assert pixels(images[0]).tobytes() == before
+    assert pixels(FDSLDataset(NAME, image_size=8, parameters=[[[0.5, 0.25, 1]]])[0]).tobytes() == before
 
 
 def test_what_is_exported():

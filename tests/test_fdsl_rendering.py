@@ -229,15 +229,6 @@ def test_killed_anywhere_and_gone_on_with(tmp_path, storage, num_proc):
     assert kills >= 3
 
 
-def test_files_emptied_by_a_power_cut_are_written_again(tmp_path):
-    render(load(), tmp_path, "imagefolder")
-    expected = tree(tmp_path)
-    for name in list(visible(tmp_path))[::5]:
-        (tmp_path / name).write_bytes(b"")
-    assert render(load(), tmp_path, "imagefolder") == len(range(0, COUNT, 5))
-    assert tree(tmp_path) == expected
-
-
 @pytest.mark.parametrize("storage", FORMATS)
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_a_full_disk(tmp_path, storage, num_proc, monkeypatch):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from hf_kakurenbo.fdsl import catalog, load_fdsl
 from hf_kakurenbo.fdsl import search as module
 from hf_kakurenbo.fdsl.catalog import accepted_attempts, find_family
 from hf_kakurenbo.fdsl.search import find_attempt, search
@@ -75,6 +76,8 @@ def test_numbers_out_of_range(tmp_path, option):
 
 def test_a_family_that_accepts_nothing(monkeypatch):
     monkeypatch.setattr(type(find_family("exfractaldb")), "accepts", lambda self, parameters, key: False)
-    monkeypatch.setattr(module, "_MOST_ATTEMPTS", 50)
+    monkeypatch.setattr(catalog, "_MOST_ATTEMPTS", 50)
     with pytest.raises(RuntimeError, match="None of 50 attempts at category 3 of exfractaldb is accepted"):
         find_attempt("exfractaldb", 0, 3)
+    with pytest.raises(RuntimeError, match="None of 50 attempts at category 2 of exfractaldb is accepted"):
+        load_fdsl("exfractaldb-test", seed=918273, image_size=8)[2 * 8]

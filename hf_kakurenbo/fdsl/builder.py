@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from typing import Any
 
@@ -50,12 +51,16 @@ class FDSLConfig(datasets.BuilderConfig):
         self.version = datasets.Version(f"{find_family(find_entry(self.name).family).version}.{_REVISION}.0")
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Any = None) -> str:
-        """The name of the folder in the cache: the name, and what differs from the defaults."""
-        defaults = {field.name: field.default for field in fields(self) if field.name not in _OWN_TO_DATASETS}
-        options = {name: repr(getattr(self, name)) for name in defaults if getattr(self, name) != defaults[name]}
+        """The name of the folder in the cache: the name, and a digest of what it stands for and of all options."""
+        # The defaults and what a name stands for too: both may be others in another session or release.
+        described: dict[str, Any] = asdict(find_entry(self.name))
+        described["options"] = {
+            field.name: repr(getattr(self, field.name)) for field in fields(self) if field.name not in _OWN_TO_DATASETS
+        }
         if self.parameters is not None:
-            options["parameters"] = self._digest_parameters()
-        return super().create_config_id(options, custom_features)
+            described["options"]["parameters"] = self._digest_parameters()
+        digest = sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        return super().create_config_id({"options": digest[:20]}, custom_features)
 
     def load(self) -> dict[str, FDSLDataset]:
         """The dataset of each split."""

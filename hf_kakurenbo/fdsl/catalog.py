@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
+from itertools import islice
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -39,6 +40,9 @@ _MOST_INSTANCES = 2**32
 
 # Of which seed the accepted attempts are shipped.
 SHIPPED_SEED = 0
+
+# As many as the files of accepted attempts have numbers for.
+_MOST_ATTEMPTS = 2**16
 
 
 @dataclass(frozen=True)
@@ -200,12 +204,30 @@ def accepted_attempts(family: str) -> NDArray[np.uint16]:
         return np.load(stream)
 
 
+def find_accepted(family: Family, seed: int, category: int) -> tuple[int, Parameters]:
+    """The first accepted attempt at a category: its number and its parameters.
+
+    Raises:
+        RuntimeError: none of 65,536 attempts is accepted.
+    """
+    for attempt, parameters in enumerate(islice(family.attempts(seed, category), _MOST_ATTEMPTS)):
+        if parameters is not None:
+            return attempt, parameters
+    raise RuntimeError(
+        f"None of {_MOST_ATTEMPTS:,} attempts at category {category} of {family.name} is accepted. Its `accepts` is "
+        "too strict."
+    )
+
+
 def category_parameters(family: Family, seed: int, category: int) -> Parameters:
     """The parameters of a category: the shipped attempt, or the first accepted one, searched for now.
 
     A search takes some tens of milliseconds for the fractal families, none for the others.
+
+    Raises:
+        RuntimeError: no attempt is accepted.
     """
     attempts = accepted_attempts(family.categories_of or family.name)
     if seed == SHIPPED_SEED and category < len(attempts):
         return family.draw_parameters(family.parameter_key(seed, category, int(attempts[category])))
-    return next(parameters for parameters in family.attempts(seed, category) if parameters is not None)
+    return find_accepted(family, seed, category)[1]

@@ -14,7 +14,8 @@ from PIL import Image as PILImage
 from torch.utils.data import Dataset
 
 from .catalog import category_parameters, find_entry, find_family
-from .family import Drawing, Family, Image, Parameters
+from .family import LARGEST_IMAGE_SIZE, MOST_POINTS, Drawing, Family, Image, Parameters
+from .parameters import check_categories
 from .random_numbers import SEED_BELOW
 from .selection import Selection, select
 
@@ -46,11 +47,12 @@ class FDSLDataset(Dataset[dict[str, Any]]):
     Args:
         name: as `list_fdsl` shows them.
         split: `"train"` or `"validation"`.
-        image_size: height and width in pixels, at least 1.
+        image_size: height and width in pixels, in 1..32,766.
         color: draw in colours; False draws in gray.
         mode: `"RGB"` has three channels, also of a gray image; `"L"` has one.
         seed: another seed gives other categories and other images; in 0..2**63 − 1.
-        points: how many points are drawn, at least 1, for the families that draw points; None is the family's number.
+        points: how many points are drawn, in 1..2**31 − 1, for the families that draw points; None is the family's
+            number.
         patches: where the family draws points as random 3×3 patches, as FractalDB and 2D-OFDB do, False draws pixels.
         categories: all (None), the first n (int), or a slice or range of them. Labels count from 0 in what is
             selected.
@@ -99,16 +101,16 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         self.name = entry.name
         self.family = find_family(entry.family)
         self.split = _one_of("split", str(split), SPLITS)
-        self.image_size = _integer("image_size", image_size, 1)
+        self.image_size = _integer("image_size", image_size, 1, LARGEST_IMAGE_SIZE)
         self.color = bool(color)
         self.mode = _one_of("mode", mode, MODES)
         self.seed = _integer("seed", seed, 0, SEED_BELOW - 1)
-        self.points = None if points is None else _integer("points", points, 1)
+        self.points = None if points is None else _integer("points", points, 1, MOST_POINTS)
         self.patches = bool(patches)
         self.transform = transform
         self.as_tensor = bool(as_tensor)
         self.device = None if device is None else torch.device(device)
-        self.parameters = None if parameters is None else list(parameters)
+        self.parameters = None if parameters is None else check_categories(self.family, parameters)
         count = entry.categories if self.parameters is None else len(self.parameters)
         self.category_numbers = select("categories", categories, count, count)
         default = entry.instances if self.split == "train" else max(1, entry.instances // 10)
@@ -232,13 +234,12 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+def _integer(name: str, value: Any, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}.")
     number = int(value)
-    if number < least or (most is not None and number > most):
-        expected = f"at least {least}" if most is None else f"in {least}..{most}"
-        raise ValueError(f"{name} must be {expected}, got {value}.")
+    if not least <= number <= most:
+        raise ValueError(f"{name} must be in {least}..{most}, got {value}.")
     return number
 
 

@@ -24,6 +24,12 @@ Parameters = NDArray[np.float64]
 Image = NDArray[np.uint8]
 """(size, size) when gray, (size, size, 3) in colour."""
 
+LARGEST_IMAGE_SIZE = 2**15 - 2
+"""How many pixels a side an image has at most: with a margin of one, 4 GiB of numbers of points."""
+
+MOST_POINTS = 2**31 - 1
+"""How many points are drawn at most: their numbers are int32."""
+
 # What a key is for: the parameters of a category, or what of an image is left to chance.
 _FOR_PARAMETERS, _FOR_INSTANCE = 0, 1
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from .dataset import FDSLDataset
-from .files import written_beside
+from .files import full_disk_explained, remove_leftovers, written_beside
 
 _GAP = 2
 # Between black images a dark gray separates without glaring, between white ones a light gray.
@@ -76,9 +76,11 @@ def save_gallery(dataset: FDSLDataset, path: str | os.PathLike[str], rows: int, 
     encoded = io.BytesIO()
     make_gallery(images).save(encoded, "PNG", optimize=True)
     target = Path(path).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with written_beside(target) as stream:
-        stream.write(encoded.getbuffer())
+    with full_disk_explained(target, "Nothing is written: make room, or give a file on another disk"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target.parent, f"{target.name}-")
+        with written_beside(target) as stream:
+            stream.write(encoded.getbuffer())
 
 
 def fitting_grid(dataset: FDSLDataset, rows: int, columns: int) -> tuple[int, int]:
@@ -87,9 +89,9 @@ def fitting_grid(dataset: FDSLDataset, rows: int, columns: int) -> tuple[int, in
     Args:
         dataset: what `load_fdsl` returns.
         rows: how many rows are wanted.
-        columns: how many columns are wanted, at least 1.
+        columns: how many columns are wanted.
     """
     if dataset.instances > 1:
         return min(rows, dataset.categories), min(columns, dataset.instances)
     columns = min(columns, dataset.categories)
-    return min(rows, dataset.categories // columns), columns
+    return min(rows, dataset.categories // max(1, columns)), columns

@@ -12,7 +12,7 @@ import numpy as np
 
 from .dataset import FDSLDataset
 from .family import Parameters
-from .files import written_beside
+from .files import remove_leftovers, require_new_or_empty, written_beside
 
 WORKPLACE = ".render"
 """The folder, inside the one that is rendered into, for the notes and for files that are being written."""
@@ -73,17 +73,39 @@ def claim_folder(folder: Path, job: dict[str, Any]) -> None:
     """Note in a folder what is rendered into it, or compare with what was noted.
 
     Raises:
-        ValueError: the folder has another job, or its note is damaged.
+        ValueError: the folder holds something else or has another job, or its note is damaged.
     """
+    _require_own(folder)
     workplace = folder / WORKPLACE
     workplace.mkdir(parents=True, exist_ok=True)
     note = workplace / f"{job['split']}.json"
-    for path in sorted(workplace.glob("*.json")):
-        _require_same(folder, _read_note(path), job, of_same_split=path == note)
+    _compare_with_notes(folder, job, note)
     if note.exists():
+        remove_leftovers(workplace, f"{note.name}-")
         return
-    with written_beside(note) as stream:
-        stream.write(json.dumps(job, indent=1).encode() + b"\n")
+    try:
+        with written_beside(note) as stream:
+            stream.write(json.dumps(job, indent=1).encode() + b"\n")
+    except FileNotFoundError:
+        # Another machine was there first, and took the file that was being written for a leftover.
+        if not note.exists():
+            raise
+    # Of two that began at once the later note stands.
+    _compare_with_notes(folder, job, note)
+
+
+def _require_own(folder: Path) -> None:
+    try:
+        require_new_or_empty(folder, "images")
+    except ValueError:
+        # Looked for last: whoever begins on another machine in this moment makes it before all else.
+        if not (folder / WORKPLACE).is_dir():
+            raise
+
+
+def _compare_with_notes(folder: Path, job: dict[str, Any], note: Path) -> None:
+    for path in sorted((folder / WORKPLACE).glob("*.json")):
+        _require_same(folder, _read_note(path), job, of_same_split=path == note)
 
 
 def _read_note(path: Path) -> dict[str, Any]:

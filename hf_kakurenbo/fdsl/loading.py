@@ -12,7 +12,7 @@ from .catalog import find_entry, find_family
 from .dataset import FDSLDataset
 from .parameters import read_parameters
 from .selection import Selection
-from .shards import DEFAULT_SHARDS
+from .shards import DEFAULT_SHARDS, count_shards
 
 
 def load_fdsl(
@@ -39,11 +39,12 @@ def load_fdsl(
     Args:
         name: as `list_fdsl` shows them.
         split: `"train"` or `"validation"`, which has the same categories and none of the same instances.
-        image_size: height and width in pixels, at least 1.
+        image_size: height and width in pixels, in 1..32,766.
         color: draw in colours; False draws in gray.
         mode: `"RGB"` has three channels, also of a gray image; `"L"` has one.
         seed: another seed gives other categories and other images; in 0..2**63 − 1.
-        points: how many points are drawn, at least 1, for the families that draw points; None is the family's number.
+        points: how many points are drawn, in 1..2**31 − 1, for the families that draw points; None is the family's
+            number.
         patches: where the family draws points as random 3×3 patches, as FractalDB and 2D-OFDB do, False draws pixels.
         categories: all (None), the first n (int), or a slice or range of them. Labels count from 0 in what is
             selected.
@@ -77,6 +78,8 @@ def load_fdsl(
         "categories": categories,
         "instances": instances,
     }
+    # Also where there are no shards: what is wrong shall not pass until someone streams.
+    count_shards(1, shards)
     if not streaming:
         given = None if parameters is None else read_parameters(parameters, find_family(find_entry(name).family))
         return FDSLDataset(

@@ -8,12 +8,11 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
 from .family import Family, Parameters
-from .files import require_new_or_empty
+from .files import full_disk_explained, name_beside, remove_leftovers, require_new_or_empty
 
 # The published files have 19 digits, which the sum of a few roundings cannot come near.
 _PROBABILITY_TOLERANCE = 1e-6
@@ -38,15 +37,17 @@ def write_parameters(folder: str | os.PathLike[str], family: Family, categories:
     """
     target = Path(folder).absolute()
     require_new_or_empty(target, "parameters")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}-{uuid4().hex}")
+    beside = target.with_name(name_beside(f"{target.name}-"))
     try:
-        beside.mkdir()
-        count = 0
-        for count, parameters in enumerate(categories, start=1):
-            _write_category(beside / f"{count - 1:05d}.csv", family, parameters)
-        beside.replace(target)
-        return count
+        with full_disk_explained(target, "Nothing is written: make room, or give a folder on another disk"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(target.parent, f"{target.name}-")
+            beside.mkdir()
+            count = 0
+            for count, parameters in enumerate(categories, start=1):
+                _write_category(beside / f"{count - 1:05d}.csv", family, parameters)
+            beside.replace(target)
+            return count
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -94,6 +95,48 @@ def read_parameters(folder: str | os.PathLike[str], family: Family) -> list[Para
         _to_parameters(path, rows[names:], family, first_row=1 + names)
         for path, rows, names in zip(paths, tables, named, strict=True)
     ]
+
+
+def check_categories(family: Family, categories: Iterable[Parameters]) -> list[Parameters]:
+    """Parameters that come from elsewhere than a file, checked as those of `read_parameters` are.
+
+    Args:
+        family: the family.
+        categories: for each category a table of numbers, (rows, len(family.columns)).
+
+    Returns:
+        Copies, float64.
+
+    Raises:
+        ValueError: something else is among them, or numbers that the family cannot draw.
+    """
+    return [_check_table(f"parameters of category {number}", family, table) for number, table in enumerate(categories)]
+
+
+def _check_table(place: str, family: Family, given: Parameters) -> Parameters:
+    try:
+        table = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: they must be a table of numbers, got {given!r} ({error}).") from error
+    if table.ndim != 2 or table.shape[1] != len(family.columns) or not len(table):
+        raise ValueError(
+            f"{place}: those of {family.name} have shape (rows, {len(family.columns)}), with the columns "
+            f"{', '.join(family.columns)}; got shape {table.shape}."
+        )
+    if not np.isfinite(table).all():
+        row, column = np.argwhere(~np.isfinite(table))[0]
+        raise ValueError(f"{place}: {family.columns[column]} in row {row} must be finite, got {table[row, column]}.")
+    _check_by_family(place, table, family)
+    return table
+
+
+def _check_by_family(place: str, table: Parameters, family: Family) -> None:
+    if "probability" in family.columns:
+        _check_probabilities(place, table[:, family.columns.index("probability")])
+    try:
+        family.check_parameters(table)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
 
 
 def _find_files(folder: Path) -> list[Path]:
@@ -151,12 +194,7 @@ def _to_parameters(path: Path, rows: Sequence[list[str]], family: Family, first_
     for number, row in enumerate(rows, start=first_row):
         _check_row(f"{path}, row {number}", row, family)
     parameters = np.array([[float(cell) for cell in row] for row in rows], dtype=np.float64)
-    if "probability" in family.columns:
-        _check_probabilities(path, parameters[:, family.columns.index("probability")])
-    try:
-        family.check_parameters(parameters)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    _check_by_family(str(path), parameters, family)
     return parameters
 
 
@@ -173,16 +211,16 @@ def _check_row(place: str, row: Sequence[str], family: Family) -> None:
             raise ValueError(f"{place}, column {column}: {cell} is not finite. Correct or copy the file anew.")
 
 
-def _check_probabilities(path: Path, probabilities: np.ndarray) -> None:
+def _check_probabilities(place: str, probabilities: np.ndarray) -> None:
     wrong = np.flatnonzero((probabilities < 0) | (probabilities > 1))
     if len(wrong):
         raise ValueError(
-            f"{path}: the probability of map {wrong[0] + 1} is {probabilities[wrong[0]]}; it must be in [0, 1]. "
-            "Correct or copy the file anew."
+            f"{place}: the probability of map {wrong[0] + 1} is {probabilities[wrong[0]]}; it must be in [0, 1]. "
+            "Correct it, or copy it anew."
         )
     total = math.fsum(probabilities)
     if abs(total - 1) > _PROBABILITY_TOLERANCE:
         raise ValueError(
-            f"{path}: the probabilities of its {len(probabilities)} maps add up to {total:.6g}; they must add up to 1. "
-            "A row may be missing; correct or copy the file anew."
+            f"{place}: the probabilities of its {len(probabilities)} maps add up to {total:.6g}; they must add up to "
+            "1. A row may be missing; correct it, or copy it anew."
         )

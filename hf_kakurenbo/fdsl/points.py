@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .family import Drawing, Image
+from .family import LARGEST_IMAGE_SIZE, Drawing, Image
 
 PATTERNS = 512
 """How many patterns a patch has: of the 9 bits the highest is the upper left pixel, then row by row."""
@@ -21,9 +21,6 @@ PATTERNS = 512
 # Between numbers of points, the hue goes round once in so many: as in the published program for FractalDB.
 HUES = 128
 _SATURATION, _VALUE = 0.75, 0.75
-
-# 4 GiB of canvas.
-_LARGEST_SIZE = 2**15 - 2
 
 
 class _Scratch(threading.local):
@@ -49,8 +46,8 @@ def blank_canvas(image_size: int) -> NDArray[np.int32]:
     Raises:
         ValueError: the image is too large.
     """
-    if image_size > _LARGEST_SIZE:
-        raise ValueError(f"Points are drawn in images of at most {_LARGEST_SIZE} pixels a side, got {image_size}.")
+    if image_size > LARGEST_IMAGE_SIZE:
+        raise ValueError(f"Points are drawn in images of at most {LARGEST_IMAGE_SIZE} pixels a side, got {image_size}.")
     canvas = _scratch.room(image_size + 2)
     canvas.fill(0)
     return canvas

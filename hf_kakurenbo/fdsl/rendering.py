@@ -7,14 +7,13 @@ another. What is done is seen from the files that are there.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
@@ -24,12 +23,14 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from .dataset import FDSLDataset
-from .files import require_new_or_empty
+from .files import full_disk_explained
 from .formats import FORMATS, Part
 from .jobs import WORKPLACE, claim_folder, describe_job
 
 IMAGES_PER_FILE = 1000
 """How many images a part has, unless said otherwise."""
+
+_WAY_ON = "What is written there is complete: make room, run the same again, and it goes on"
 
 
 @dataclass(frozen=True)
@@ -82,30 +83,26 @@ def render(
     """
     _check_arguments(format, shard, num_proc, images_per_file)
     target = Path(folder).absolute()
-    if not (target / WORKPLACE).is_dir():
-        require_new_or_empty(target, "images")
-    claim_folder(target, describe_job(dataset, format, images_per_file))
+    job = describe_job(dataset, format, images_per_file)
+    with full_disk_explained(target, _WAY_ON):
+        claim_folder(target, job)
     work = _Work(dataset, target, format, images_per_file)
     numbers = range(shard[0], -(-len(dataset) // images_per_file), shard[1])
     parts = [part for part in map(work.part, numbers) if not FORMATS[format].is_done(part, dataset)]
     total = sum(len(work.part(number).ids) for number in numbers)
     missing = sum(len(part.ids) for part in parts)
     written = 0
-    with tqdm(
-        total=total, initial=total - missing, unit="img", desc=dataset.split, disable=None if progress else True
-    ) as bar:
-        try:
-            with closing(_do_parts(work, [part.number for part in parts], num_proc)) as counts:
-                for visited, count in counts:
-                    bar.update(visited)
-                    written += count
-        except BrokenProcessPool as error:
-            raise OSError(
-                "A worker process was ended from outside, perhaps for want of memory. What is written is complete: "
-                "run the same again, with a smaller num_proc, and it goes on."
-            ) from error
-        except OSError as error:
-            raise _explained(error, target) from error
+    with (
+        tqdm(
+            total=total, initial=total - missing, unit="img", desc=dataset.split, disable=None if progress else True
+        ) as bar,
+        full_disk_explained(target, _WAY_ON),
+        _ended_workers_explained(),
+        closing(_do_parts(work, [part.number for part in parts], num_proc)) as counts,
+    ):
+        for visited, count in counts:
+            bar.update(visited)
+            written += count
     return written
 
 
@@ -120,14 +117,15 @@ def _check_arguments(storage: str, shard: tuple[int, int], num_proc: int, images
             raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
-def _explained(error: OSError, folder: Path) -> OSError:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return error
-    return OSError(
-        error.errno,
-        f"The disk of {folder} is full. What is written there is complete: make room, run the same again, and it "
-        "goes on",
-    )
+@contextmanager
+def _ended_workers_explained() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise OSError(
+            "A worker process was ended from outside, perhaps for want of memory. What is written is complete: run the "
+            "same again, with a smaller num_proc, and it goes on."
+        ) from error
 
 
 def _do_parts(work: _Work, numbers: list[int], num_proc: int) -> Generator[tuple[int, int], None, None]:

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .catalog import SHIPPED_SEED, find_family
-from .files import written_beside
+from .catalog import SHIPPED_SEED, find_accepted, find_family
+from .files import full_disk_explained, remove_leftovers, written_beside
 
 # So many categories are searched between one writing of the file and the next.
 _BETWEEN = 500
-_MOST_ATTEMPTS = 2**16
 
 _Map = Callable[[Callable[[int], int], Iterable[int]], Iterable[int]]
 
@@ -33,15 +32,7 @@ def find_attempt(family: str, seed: int, category: int) -> int:
     Raises:
         RuntimeError: none of 65,536 attempts is accepted.
     """
-    for attempt, parameters in enumerate(find_family(family).attempts(seed, category)):
-        if parameters is not None:
-            return attempt
-        if attempt + 1 == _MOST_ATTEMPTS:
-            break
-    raise RuntimeError(
-        f"None of {_MOST_ATTEMPTS:,} attempts at category {category} of {family} is accepted. Its `accepts` is too "
-        "strict."
-    )
+    return find_accepted(find_family(family), seed, category)[0]
 
 
 def search(
@@ -82,8 +73,7 @@ def search(
             numbers = range(len(found), min(len(found) + _BETWEEN, categories))
             more = list(mapped(partial(find_attempt, family, seed), numbers))
             found = np.concatenate([found, np.array(more, dtype=np.uint16)])
-            with written_beside(path) as stream:
-                np.save(stream, found)
+            _write(path, found)
             on_progress(len(found))
     return found[:categories]
 
@@ -96,6 +86,13 @@ def _mapper(processes: int) -> Iterator[_Map]:
     # Not forked: a thread of the parent may hold a lock that the child would wait for.
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         yield partial(pool.map, chunksize=10)
+
+
+def _write(path: Path, found: NDArray[np.uint16]) -> None:
+    with full_disk_explained(path, "What was found before is kept: make room, run the same again, and it goes on"):
+        remove_leftovers(path.parent, f"{path.name}-")
+        with written_beside(path) as stream:
+            np.save(stream, found)
 
 
 def _read(path: Path, family: str, seed: int) -> NDArray[np.uint16]:

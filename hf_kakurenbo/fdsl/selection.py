@@ -40,6 +40,8 @@ def select(what: str, wanted: Selection, count: int, limit: int) -> range:
         )
     if not selected:
         raise ValueError(f"{what}={wanted} selects nothing; there are {count}, numbered from 0.")
-    if min(selected) < 0 or max(selected) >= limit:
+    # The ends, not min and max: those would go through all of 2**32 instances.
+    lowest, highest = sorted((selected[0], selected[-1]))
+    if lowest < 0 or highest >= limit:
         raise ValueError(f"{what}={wanted} reaches outside 0..{limit - 1}; numbers must be in that range.")
     return selected

@@ -103,15 +103,15 @@ def _corners(
         direction[:, number, 0, : instance.vertices] = turn(instance.vertices, 1)[::-1]
         outward[number, 0, : instance.vertices] = outward_moves(instance)
 
-    def by_image(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, device=device).view(images, 1, 1)
+    def by_image(values: Sequence[float], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=device).view(images, 1, 1)
 
     line, vertex = torch.arange(lines, device=device).view(-1, 1), torch.arange(vertices, device=device)
-    count = by_image([instance.vertices for instance in instances])
-    present = (line < by_image([instance.lines for instance in instances])) & (vertex < count)
+    count = by_image([instance.vertices for instance in instances], torch.int64)
+    present = (line < by_image([instance.lines for instance in instances], torch.int64)) & (vertex < count)
     noise_keys = keys_tensor([random_bits(key, NOISE_COUNTER) for key in keys], device).view(images, 1, 1)
     bits = random_bits_tensor(noise_keys, line * count + vertex)
-    gain = by_image([float(instance.noise_gain) for instance in instances]).double()
+    gain = by_image([instance.noise_gain for instance in instances], torch.float64)
     away = torch.from_numpy(outward).to(device)
     found = []
     for axis, shift in ((0, 32), (1, 0)):
