@@ -1,0 +1,45 @@
+"""The names, and what each stands for."""
+
+import pytest
+
+from hf_kakurenbo.fdsl import list_fdsl, load_fdsl
+from hf_kakurenbo.fdsl.catalog import find_entry
+
+# Family, number of categories, and number of training images of each.
+NAMES = {
+    "fractaldb-60": ("fractaldb", 60, 1000),
+    "fractaldb-1k": ("fractaldb", 1_000, 1000),
+    "fractaldb-3k": ("fractaldb", 3_000, 1000),
+    "fractaldb-10k": ("fractaldb", 10_000, 1000),
+    "fractaldb-test": ("fractaldb", 4, 8),
+    "exfractaldb-1k": ("exfractaldb", 1_000, 1000),
+    "exfractaldb-21k": ("exfractaldb", 21_000, 1000),
+    "exfractaldb-test": ("exfractaldb", 4, 8),
+    "rcdb-1k": ("rcdb", 1_000, 1000),
+    "rcdb-21k": ("rcdb", 21_000, 1000),
+    "rcdb-test": ("rcdb", 4, 8),
+    "visualatom-1k": ("visualatom", 1_000, 1000),
+    "visualatom-21k": ("visualatom", 21_000, 1000),
+    "visualatom-test": ("visualatom", 4, 8),
+    "ofdb2d-1k": ("ofdb2d", 1_000, 1),
+    "ofdb2d-21k": ("ofdb2d", 21_000, 1),
+    "ofdb2d-test": ("ofdb2d", 4, 1),
+    "ofdb3d-1k": ("ofdb3d", 1_000, 12),
+    "ofdb3d-21k": ("ofdb3d", 21_000, 12),
+    "ofdb3d-test": ("ofdb3d", 4, 12),
+}
+
+
+def test_the_names():
+    assert list_fdsl() == list(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_name_stands_for(name):
+    entry = find_entry(name)
+    assert (entry.name, entry.family, entry.categories, entry.instances) == (name, *NAMES[name])
+    family, categories, instances = NAMES[name]
+    for split, count in (("train", instances), ("validation", max(1, instances // 10))):
+        images = load_fdsl(name, split)
+        assert images.family.name == family
+        assert (images.categories, images.instances, len(images)) == (categories, count, categories * count)
