@@ -21,7 +21,9 @@ def require_supported_transformers(installed: str | None = None) -> None:
         ImportError: it is outside the supported range.
     """
     installed = installed or version("transformers")
-    if not Version(TRANSFORMERS_MINIMUM) <= Version(installed) < Version(TRANSFORMERS_BELOW):
+    # A pre-release of the first unsupported release counts as it, though it comes before it.
+    release = Version(Version(installed).base_version)
+    if Version(installed) < Version(TRANSFORMERS_MINIMUM) or release >= Version(TRANSFORMERS_BELOW):
         raise ImportError(
             f"hf_kakurenbo works with transformers >={TRANSFORMERS_MINIMUM},<{TRANSFORMERS_BELOW}; version {installed} "
             f'is installed. Run: pip install "transformers>={TRANSFORMERS_MINIMUM},<{TRANSFORMERS_BELOW}"'

@@ -78,7 +78,7 @@ class HidingArguments:
         """As `TrainingArguments.to_dict`, a `statistics_fn` by its name, so that trackers can write it down."""
         options = cast(dict[str, Any], super().to_dict())  # type: ignore[misc]
         if callable(options["statistics_fn"]):
-            options["statistics_fn"] = f"{options['statistics_fn'].__module__}:{options['statistics_fn'].__qualname__}"
+            options["statistics_fn"] = _name_of(options["statistics_fn"])
         return options
 
 
@@ -156,6 +156,12 @@ def validate_hiding(options: HidingArguments) -> None:
     resolve_statistics_function(options.statistics_fn)
     if not options.sample_id_column:
         raise ValueError("sample_id_column is empty: give the name of the entry that holds the sample ids.")
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """As `"package.module:function"`; what has no name of its own, such as a `functools.partial`, by its `repr`."""
+    name = getattr(function, "__qualname__", None)
+    return repr(function) if name is None else f"{function.__module__}:{name}"
 
 
 def _import_function(name: str) -> StatisticsFunction:

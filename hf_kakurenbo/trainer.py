@@ -6,9 +6,9 @@ fails when a release of Transformers moves one of them.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from transformers.optimization import GreedyLR
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
+from ._checkpoints import is_marked_as_hiding, last_complete_checkpoint, mark_as_hiding, unmark
 from ._compat import load_renamed_weights, num_train_samples_argument
 from .config import create_configured_policy, hiding_arguments, resolve_statistics_function
 from .data import (
@@ -35,15 +36,13 @@ from .data import (
     untouched_random_state,
 )
 from .hiding import AlignedScheduler, HidingRun, SampleLedger, SampleStatistics, StatisticsFunction, forward_only
-from .hiding.checkpoint import LEDGER_NAME, load_state, save_state
+from .hiding.checkpoint import load_state, save_state
 from .hiding.distributed import any_rank, require_agreement, world_size
 from .hiding.schedule import EpochPlan, plan_epoch
 from .hiding.statistics import Classification, ClassificationMatcher, check_label_values
 
 logger = logging.getLogger(__name__)
 
-# Entry of `trainer_state.json` that tells a checkpoint saved with hiding from a plain Trainer's.
-_MARK = "KakurenboTrainer"
 # Epochs that hid something before a saving below zero is told.
 _EPOCHS_BEFORE_WARNING = 3
 
@@ -69,6 +68,7 @@ class _Training:
     hidden_loader: Any = None
     generators_at_end: str | None = None
     epochs_hidden: int = 0
+    cost_is_told: bool = False
 
 
 class KakurenboMixin(_Base):
@@ -145,6 +145,11 @@ class KakurenboMixin(_Base):
             raise ValueError(
                 "accelerator_config.use_seedable_sampler=False draws the order of an epoch from the global generator, "
                 'which a resumed training cannot repeat. Leave it at True, or set hiding_policy="none".'
+            )
+        if args.world_size > 1 and not args.accelerator_config.even_batches and not args.dataloader_drop_last:
+            raise ValueError(
+                "accelerator_config.even_batches=False without dataloader_drop_last gives ranks different numbers of "
+                "batches, so one would wait for the other for ever. Leave it at True, or set dataloader_drop_last=True."
             )
         if args.ignore_data_skip:
             raise ValueError(
@@ -256,10 +261,12 @@ class KakurenboMixin(_Base):
 
     # ---- Begin and resume ----
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(
+        self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
         """As `Trainer.train`. A checkpoint whose writing was interrupted is passed over for the one before it."""
         if resume_from_checkpoint and self._hides():
-            resume_from_checkpoint = _last_complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
+            resume_from_checkpoint = last_complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple[Any, ...]:
@@ -285,7 +292,10 @@ class KakurenboMixin(_Base):
         policy = create_configured_policy(options)
         if policy is None:
             self._training = None
+            unmark(self.state)
             return position
+        if self.args.max_steps > 0:
+            self.state.num_train_epochs = math.ceil(max_steps / num_update_steps_per_epoch)
         if self._sampler is None:
             raise RuntimeError(
                 f"{type(self).__name__} builds its training loader without `Trainer._get_dataloader`, so its samples "
@@ -300,12 +310,11 @@ class KakurenboMixin(_Base):
         )
         if resume_from_checkpoint is not None:
             position = self._resume(training, resume_from_checkpoint, position)
-        self.state.stateful_callbacks[_MARK] = {"args": {}, "attributes": {}}
         return position
 
     def _resume(self, training: _Training, checkpoint: str, position: tuple[int, int]) -> tuple[int, int]:
         """Take the run over from a checkpoint; the epoch to go on with and the batches of it already done."""
-        if _MARK not in self.state.stateful_callbacks and not (Path(checkpoint) / LEDGER_NAME).is_file():
+        if not is_marked_as_hiding(self.state):
             logger.warning(
                 "%s was saved by a Trainer that hides nothing. The ledger starts empty; samples are hidden once they "
                 "have been seen.",
@@ -353,6 +362,7 @@ class KakurenboMixin(_Base):
     # Trainer makes, or is given, the scheduler here. A second training must not align an aligned one.
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if isinstance(self.lr_scheduler, AlignedScheduler):
+            self.lr_scheduler.close()  # a training that failed has not
             self.lr_scheduler = self.lr_scheduler.scheduler
         prepared: tuple[Any, Any] = super()._prepare_for_training(*args, **kwargs)
         self._align_scheduler()
@@ -387,6 +397,10 @@ class KakurenboMixin(_Base):
             self.control.should_training_stop = True
             return None
         batches_done = figures["steps_trained_in_current_epoch"] if resumed else 0
+        if resumed and not goes_on and batches_done == 0:
+            # Trainer would load the generators when the order of the epoch is already drawn from them.
+            self._load_rng_state(checkpoint)
+            figures = {**figures, "resume_from_checkpoint": None}
         training.loader = figures["train_dataloader"]
         batches = self._begin_epoch(training, epoch, batches_done, goes_on)
         updates, updates_done = self._updates(batches), self._updates(batches_done)
@@ -398,7 +412,7 @@ class KakurenboMixin(_Base):
         # A checkpoint of an epoch's, or the training's, last update leaves only the end of the epoch to be done.
         complete = self.state.global_step >= self.state.max_steps
         training.generators_at_end = checkpoint if goes_on and (complete or batches_done == batches) else None
-        training.run.start_clock(batches)
+        training.run.start_clock(len(training.sampler), len(training.sampler.sampler))
         super()._run_epoch(
             **{
                 **figures,
@@ -413,25 +427,25 @@ class KakurenboMixin(_Base):
     def _begin_epoch(self, training: _Training, epoch: int, batches_done: int, goes_on: bool) -> int:
         """Choose the visible samples, or keep the checkpoint's; the number of batches on this rank."""
         run, sampler = training.run, training.sampler
-        random_state = training.resumed.get("random_state") if goes_on else None
         if not goes_on:
             run.begin_epoch(epoch, self._progress(epoch))
             if batches_done:  # a plain Trainer began this epoch
                 run.hide_nothing()
                 run.batches_done = batches_done
-            if self._leaves_a_batch_of_one(training):
-                run.move_back_one()
+        moment = f"before epoch {epoch}"
+        visible_set = {"samples": len(run.ledger), "digest of the visible set": run.ledger.digest()}
+        require_agreement(visible_set, self.args.device, moment)
+        random_state = training.resumed.get("random_state") if goes_on else None
         sampler.begin_epoch(epoch, run.ledger.hidden, RandomState.from_json(random_state) if random_state else None)
+        while self._leaves_a_batch_of_one(training):
+            run.move_back_one()
+            sampler.hide_less(run.ledger.hidden)
         if len(training.loader) == 0 and run.ledger.num_hidden:
             logger.warning("The visible samples do not fill one batch in epoch %d: nothing is hidden in it.", epoch)
             run.hide_nothing()
-            sampler.begin_epoch(epoch, run.ledger.hidden)
+            sampler.hide_less(run.ledger.hidden)
         batches = len(training.loader)
-        require_agreement(
-            {"samples": len(run.ledger), "batches": batches, "digest of the visible set": run.ledger.digest()},
-            self.args.device,
-            f"before epoch {epoch}",
-        )
+        require_agreement({"batches": batches, "digest of the order": sampler.digest()}, self.args.device, moment)
         return batches
 
     def _leaves_a_batch_of_one(self, training: _Training) -> bool:
@@ -439,9 +453,9 @@ class KakurenboMixin(_Base):
 
         On several ranks the last batch is filled up.
         """
-        size = training.loader.total_batch_size
+        size = self._train_batch_size
         alone = size > 1 and world_size() == 1 and not self.args.dataloader_drop_last
-        return alone and training.run.ledger.num_hidden > 0 and training.run.visible_samples % size == 1
+        return alone and training.run.ledger.num_hidden > 0 and len(training.sampler) % size == 1
 
     def _progress(self, epoch: int) -> float:
         if self.args.max_steps > 0:
@@ -484,7 +498,9 @@ class KakurenboMixin(_Base):
         self.log(run.report())
         self.control.should_log = should_log  # `log` takes a request for the training loss as served
         training.epochs_hidden += run.ledger.num_hidden > 0
-        if training.epochs_hidden == _EPOCHS_BEFORE_WARNING and run.time_saved < 0:
+        costs = training.epochs_hidden >= _EPOCHS_BEFORE_WARNING and run.time_saved < 0
+        if costs and not training.cost_is_told:
+            training.cost_is_told = True
             logger.warning(
                 "Hiding has cost %.1f s more than it saved so far: looking at the hidden samples takes longer than "
                 'training on them would. Try a larger refresh_interval, or set hiding_policy="none".',
@@ -494,7 +510,9 @@ class KakurenboMixin(_Base):
     def _refresh(self, training: _Training) -> None:
         """Look at the hidden samples, forward only, through the same path as in training."""
         if training.hidden_loader is None:
-            training.hidden_loader = make_hidden_loader(training.loader, training.run.ledger.hidden, self.accelerator)
+            training.hidden_loader = make_hidden_loader(
+                training.loader, training.run.ledger.hidden, self.accelerator, self._train_batch_size
+            )
         # DistributedDataParallel would overwrite buffers in a forward pass; `evaluate` runs the module below it too.
         model = self.model_wrapped if self.is_deepspeed_enabled or world_size() == 1 else self.model
         with training.run.refreshing(), untouched_random_state(self.args.device), forward_only(model):
@@ -502,7 +520,8 @@ class KakurenboMixin(_Base):
                 inputs = self._prepare_inputs(batch)
                 training.batch_ids = inputs.pop(training.id_name)
                 with self.compute_loss_context_manager():
-                    self.compute_loss(model, inputs)
+                    num_items = self._get_num_items_in_batch([inputs], self.args.device)
+                    self.compute_loss(model, inputs, num_items_in_batch=num_items)
                 self._require_recorded(training)
 
     # ---- Log, save, finish ----
@@ -531,6 +550,7 @@ class KakurenboMixin(_Base):
                 folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
                 (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
                 save_state(folder, tensors, scalars)
+            mark_as_hiding(self.state)
         super()._save_checkpoint(model, trial)
 
     # Trainer reports the throughput of full epochs from the number that is handed in here.
@@ -538,6 +558,8 @@ class KakurenboMixin(_Base):
         if self._training is None:
             return super()._finalize_training(trial, num_train_samples, start_time)
         run = self._training.run
+        if isinstance(self.lr_scheduler, AlignedScheduler):
+            self.lr_scheduler.close()
         samples = num_train_samples_argument(self, run.samples_this_session)
         output = super()._finalize_training(trial, samples, start_time)
         output.metrics.update(run.totals())
@@ -567,41 +589,3 @@ class _HidingCallback(TrainerCallback):
         training = self.trainer._training
         if training is not None and not training.run.epoch_finished:
             self.trainer._end_epoch(training)
-
-
-def _last_complete_checkpoint(wanted: str | bool, output_dir: str) -> str | bool:
-    """The checkpoint asked for, or the newest one before it that was written to its end.
-
-    Raises:
-        ValueError: there are checkpoints, but none was written to its end.
-    """
-    if isinstance(wanted, str) and (not Path(wanted).is_dir() or _is_complete(Path(wanted))):
-        return wanted
-    folders = sorted(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=_step_of)
-    if isinstance(wanted, str):
-        siblings = Path(wanted).parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        folders = sorted((folder for folder in siblings if _step_of(folder) <= _step_of(Path(wanted))), key=_step_of)
-    complete = [folder for folder in folders if _is_complete(folder)]
-    if not folders:
-        return wanted
-    if not complete:
-        raise ValueError(
-            f"{folders[-1]} was not written to its end, and no earlier checkpoint beside it was. Start the training "
-            "without `resume_from_checkpoint`."
-        )
-    if complete[-1] != folders[-1]:
-        logger.warning("%s was not written to its end. Resuming from %s.", folders[-1], complete[-1])
-    return str(complete[-1])
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return False
-    return True
-
-
-def _step_of(checkpoint: Path) -> int:
-    step = checkpoint.name.rpartition("-")[2]
-    return int(step) if step.isdigit() else -1

@@ -1,6 +1,7 @@
 """A training that is killed at one of the many moments at which it could be."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class Fuse(TrainerCallback):
     def light(self) -> None:
         """Watch the writing of files and the refresh. Only for a process that ends with the training."""
         save, save_file, save_to_json = torch.save, safetensors.torch.save_file, TrainerState.save_to_json
-        record, refreshing = HidingRun.record, HidingRun.refreshing
+        record, refreshing, rmtree = HidingRun.record, HidingRun.refreshing, shutil.rmtree
         in_refresh: list[bool] = []
 
         def watched(write: Any, path_argument: int) -> Any:
@@ -70,6 +71,14 @@ class Fuse(TrainerCallback):
             if in_refresh:
                 self.moment("in the refresh")
 
+        def watched_rmtree(folder: Any, *args: Any, **kwargs: Any) -> None:
+            files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
+            self.moment("while rotating")
+            for file in files[: len(files) // 2]:
+                file.unlink()
+            self.moment("while rotating")
+            rmtree(folder, *args, **kwargs)
+
         class WatchedRefresh:
             def __init__(self, run: HidingRun) -> None:
                 self.inner = refreshing(run)
@@ -85,6 +94,7 @@ class Fuse(TrainerCallback):
         torch.save = watched(save, 1)
         safetensors.torch.save_file = checkpoint.save_file = watched(save_file, 1)
         TrainerState.save_to_json = watched(save_to_json, 1)
+        shutil.rmtree = watched_rmtree
         HidingRun.record, HidingRun.refreshing = watched_record, lambda run: WatchedRefresh(run)
 
 

@@ -134,6 +134,22 @@ def test_more_ids_than_a_chunk():
     assert list(sampler) == [index for index in range(150_000) if index != 70_000]
 
 
+def test_less_may_be_hidden_of_an_epoch_that_was_begun():
+    sampler = VisibleSampler(grouped())
+    sampler.begin_epoch(1, torch.arange(100) < 30)
+    order, after = list(sampler), torch.get_rng_state()
+    sampler.hide_less(torch.arange(100) < 10)
+    assert [index for index in sampler if index >= 30] == order
+    assert sorted(sampler) == list(range(10, 100))
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+@pytest.mark.parametrize(("underneath", "takes_it"), [(seedable(5), True), (SequentialSampler(range(5)), False)])
+def test_the_epoch_is_taken_only_by_a_sampler_that_wants_it(underneath, takes_it):
+    # Accelerate hands it to the dataset otherwise.
+    assert hasattr(VisibleSampler(underneath), "set_epoch") is takes_it
+
+
 class OneByOne:
     def __len__(self):
         return 4
@@ -152,7 +168,7 @@ def test_ids_beside_examples(dataset):
     assert len(identified) == 4
     assert identified[2] == (2, {"x": 20})
     batch = identified.__getitems__([3, 1])
-    assert (list(batch), batch.ids) == ([{"x": 30}, {"x": 10}], [3, 1])
+    assert (batch.examples, batch.ids) == ([{"x": 30}, {"x": 10}], [3, 1])
 
 
 def test_the_collator_adds_the_ids():
@@ -166,6 +182,16 @@ def test_the_collator_adds_the_ids():
     assert given == [{"x": 30}, {"x": 10}]
     assert batch["x"].tolist() == [30, 10]
     assert (batch["row"].dtype, batch["row"].tolist()) == (torch.int64, [3, 1])
+
+
+def test_a_batch_that_the_dataset_has_collated_reaches_the_collator_as_it_is():
+    class Columns(OneByOne):
+        def __getitems__(self, indices):
+            return {"x": torch.tensor(indices) * 10}
+
+    fetched = IdentifiedDataset(Columns()).__getitems__([3, 1])
+    batch = IdentifyingCollator(lambda examples: examples, "row")(fetched)
+    assert (batch["x"].tolist(), batch["row"].tolist()) == ([30, 10], [3, 1])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset, default_collate
 from transformers import default_data_collator
 
 from hf_kakurenbo import KakurenboTrainer
-from toy import LinearClassifier, make_trainer, samples, trained
+from toy import LinearClassifier, make_trainer, same_tensors, samples, trained
 
 
 class Strict(LinearClassifier):
@@ -60,10 +60,17 @@ def with_extra_tensor():
     return [{**sample, "weight": torch.tensor(1.0)} for sample in samples()]
 
 
+def set_transform():
+    dataset = as_hub_dataset()
+    dataset.set_transform(lambda batch: {"x": [torch.tensor(x) for x in batch["x"]], "labels": batch["labels"]})
+    return dataset
+
+
 SOURCES = {
     "list of dicts": (samples, default_data_collator, {"x", "labels"}),
     "datasets.Dataset": (as_hub_dataset, default_data_collator, {"x", "labels"}),
     "datasets.Dataset with a transform": (with_transform, default_data_collator, {"x", "labels"}),
+    "datasets.Dataset whose transform is set": (set_transform, default_data_collator, {"x", "labels"}),
     "tuples": (Tuples, collate_tuples, {"x", "labels"}),
     "dicts with an extra tensor": (with_extra_tensor, default_data_collator, {"x", "labels", "weight"}),
 }
@@ -91,6 +98,30 @@ def test_the_id_reaches_the_ledger_and_not_the_model(tmp_path, make, collator, e
             still.ledger.loss[index], torch.nn.functional.cross_entropy(logits, sample["labels"])
         )
     assert not torch.equal(recorded, still.ledger.loss)
+
+
+class Columns(Dataset):
+    """Gives a batch as one dict of tensors."""
+
+    def __init__(self):
+        self.columns = default_data_collator(samples())
+
+    def __len__(self):
+        return len(self.columns["x"])
+
+    def __getitem__(self, index):
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices):
+        return {name: column[indices] for name, column in self.columns.items()}
+
+
+def test_a_dataset_that_gives_ready_batches(tmp_path):
+    options = {"model": LinearClassifier, "learning_rate": 0.1, "remove_unused_columns": False}
+    expected = trained(tmp_path, **options)
+    found = trained(tmp_path, dataset=Columns(), trainer_options={"data_collator": dict}, **options)
+    assert expected.ledger.times_hidden.sum() > 0
+    assert same_tensors(found.ledger.state_dict(), expected.ledger.state_dict())
 
 
 def test_the_collator_and_the_dataset_stay_the_users(tmp_path):
@@ -131,9 +162,10 @@ def test_hidden_samples_are_not_fetched_for_training(tmp_path):
 
 
 def test_skipped_samples_are_not_fetched_on_resume(tmp_path):
-    options = {"save_strategy": "steps", "save_steps": 20, "trainer_options": {"data_collator": collate_tuples}}
+    options = {"save_strategy": "steps", "save_steps": 20, "learning_rate": 0.05}
+    options["trainer_options"] = {"data_collator": collate_tuples}
     dataset = Tuples()
-    trained(tmp_path, dataset=dataset, **options)
+    assert trained(tmp_path, dataset=dataset, **options).ledger.times_hidden.sum() > 0
     complete, dataset.fetched = list(dataset.fetched), []
     resumed = make_trainer(tmp_path, dataset=dataset, **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-20"))

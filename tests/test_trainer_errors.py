@@ -183,7 +183,7 @@ def test_a_batch_sampler_of_the_users_is_refused(tmp_path):
         trained(tmp_path, Batches)
 
 
-SAVING = {"save_strategy": "steps", "save_steps": 20, "num_train_epochs": 4}
+SAVING = {"save_strategy": "steps", "save_steps": 20, "num_train_epochs": 4, "learning_rate": 0.05}
 
 
 def test_a_ledger_of_another_length(tmp_path):
@@ -209,7 +209,7 @@ def test_a_ledger_file_that_cannot_be_read(tmp_path, damage, error, message):
 
 @pytest.mark.parametrize(("step", "alike_until"), [(20, 26), (26, 39)], ids=["mid-epoch", "at an epoch's end"])
 def test_a_plain_trainers_checkpoint_resumes_with_a_fresh_ledger(tmp_path, caplog, step, alike_until):
-    options = {**SAVING, "save_steps": step, "learning_rate": 0.05}
+    options = {**SAVING, "save_steps": step}
     plain = trained(tmp_path, Trainer, **options)
     hiding = make_trainer(tmp_path, **options)
     hiding.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
@@ -221,6 +221,27 @@ def test_a_plain_trainers_checkpoint_resumes_with_a_fresh_ledger(tmp_path, caplo
     assert hiding.ledger.times_hidden.sum() > 0
 
 
+@pytest.mark.parametrize("without", [{"hiding_policy": "none"}, {"trainer": Trainer}], ids=["policy none", "Trainer"])
+def test_a_training_that_went_on_without_hiding_resumes_with_a_fresh_ledger(tmp_path, caplog, without):
+    trained(tmp_path, **SAVING)
+    make_trainer(tmp_path, **SAVING, **without).train(resume_from_checkpoint=str(tmp_path / "checkpoint-20"))
+    (tmp_path / "checkpoint-40" / LEDGER_NAME).unlink(missing_ok=True)  # that of the training that hid
+    assert "The ledger starts empty" not in caplog.text
+    hiding = make_trainer(tmp_path, **SAVING)
+    hiding.train(resume_from_checkpoint=str(tmp_path / "checkpoint-40"))
+    assert "checkpoint-40 was saved by a Trainer that hides nothing. The ledger starts empty" in caplog.text
+    assert hiding.state.epoch == 4.0
+
+
+def test_a_checkpoint_named_by_a_path(tmp_path):
+    whole = trained(tmp_path, **SAVING)
+    again = make_trainer(tmp_path, **{**SAVING, "save_strategy": "no"})
+    again.train(resume_from_checkpoint=tmp_path / "checkpoint-20")
+    assert len(again.watch.rates) == whole.state.global_step - 20
+    assert whole.ledger.times_hidden.sum() > 0
+    assert same_weights(again, whole)
+
+
 def test_a_plain_trainer_resumes_a_checkpoint_of_ours(tmp_path):
     trained(tmp_path, **SAVING)
     plain = make_trainer(tmp_path, Trainer, **SAVING)
@@ -230,6 +251,7 @@ def test_a_plain_trainer_resumes_a_checkpoint_of_ours(tmp_path):
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path, caplog):
     whole = trained(tmp_path, **SAVING)
+    assert whole.ledger.times_hidden.sum() > 0
     last = tmp_path / f"checkpoint-{whole.state.global_step}"
     (last / "trainer_state.json").write_text('{"epoch": 3')
     for wanted in (True, str(last)):

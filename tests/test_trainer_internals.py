@@ -6,6 +6,8 @@ import pytest
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, ProgressCallback
 
+from hf_kakurenbo._checkpoints import is_marked_as_hiding, mark_as_hiding
+
 PARAMETERS = {
     "_validate_args": [],
     "get_train_dataloader": [],
@@ -46,8 +48,16 @@ PARAMETERS = {
     "_get_output_dir": ["trial"],
     "_finalize_training": ["trial", "num_train_samples", "start_time"],
     "_prepare_inputs": ["inputs"],
+    "_get_num_items_in_batch": ["batch_samples", "device"],
 }
-USED_ATTRIBUTES = ["_tr_loss", "_total_loss_scalar", "_globalstep_last_logged", "model_wrapped", "label_names"]
+USED_ATTRIBUTES = [
+    "_tr_loss",
+    "_total_loss_scalar",
+    "_globalstep_last_logged",
+    "_train_batch_size",
+    "model_wrapped",
+    "label_names",
+]
 USED_ARGUMENTS = [
     "train_sampling_strategy",
     "accelerator_config",
@@ -56,6 +66,8 @@ USED_ARGUMENTS = [
     "max_steps",
     "should_save",
     "data_seed",
+    "world_size",
+    "dataloader_drop_last",
 ]
 
 
@@ -86,6 +98,10 @@ def test_arguments_exist(tmp_path, name):
         (Trainer._inner_training_loop, "steps_in_epoch=steps_in_epoch"),
         (Trainer._inner_training_loop, "steps_trained_in_current_epoch=steps_trained_in_current_epoch"),
         (Trainer._run_epoch, "self.callback_handler.on_epoch_end("),
+        # At the beginning of an epoch it would load the generators after our draw, unless it gets no checkpoint.
+        (Trainer._run_epoch, "epoch == epochs_trained and resume_from_checkpoint is not None"),
+        # `prediction_step` counts the items of a batch that it only looks at, as the refresh does.
+        (Trainer.prediction_step, "self._get_num_items_in_batch([inputs]"),
         (Trainer._run_epoch, "self._maybe_log_save_evaluate("),
         (Trainer._prepare_for_training, "self._load_optimizer_and_scheduler(resume_from_checkpoint)"),
         # The state is the last file of a checkpoint that a resumption needs.
@@ -115,9 +131,10 @@ def test_the_state_is_saved_after_everything_that_a_resumption_needs():
 
 def test_an_unknown_entry_of_the_stateful_callbacks_survives(tmp_path):
     state = TrainerState(stateful_callbacks=[])
-    state.stateful_callbacks["KakurenboTrainer"] = {"args": {}, "attributes": {}}
+    state.global_step = 7
+    mark_as_hiding(state)
     state.save_to_json(str(tmp_path / "trainer_state.json"))
-    assert "KakurenboTrainer" in TrainerState.load_from_json(str(tmp_path / "trainer_state.json")).stateful_callbacks
+    assert is_marked_as_hiding(TrainerState.load_from_json(str(tmp_path / "trainer_state.json")))
 
 
 def test_callbacks_are_a_list_called_in_order():

@@ -36,10 +36,12 @@ def test_hides_what_is_known_and_learns(tmp_path):
 
 
 def test_plain_training_arguments_get_the_defaults(tmp_path):
+    options = {"learning_rate": 0.05, "num_train_epochs": 6}
     set_seed(1)
-    plain = KakurenboTrainer(Classifier(), arguments(tmp_path, TrainingArguments), train_dataset=samples())
+    plain = KakurenboTrainer(Classifier(), arguments(tmp_path, TrainingArguments, **options), train_dataset=samples())
     plain.train()
-    assert without_timings(plain.state.log_history) == without_timings(trained(tmp_path).state.log_history)
+    assert plain.ledger.times_hidden.sum() > 0
+    assert without_timings(plain.state.log_history) == without_timings(trained(tmp_path, **options).state.log_history)
 
 
 def test_training_again_starts_afresh(tmp_path):
@@ -57,13 +59,47 @@ def test_training_again_starts_afresh(tmp_path):
 
 
 def test_training_on_with_a_scheduler_of_the_users(tmp_path):
-    trainer = make_trainer(tmp_path)
+    trainer = make_trainer(tmp_path, hiding_policy="first_ids", max_hidden_fraction=0.3)
     optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1)
     trainer.optimizer = optimizer
     trainer.lr_scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
-    for training in (1, 2):
+    for training in (1, 2, 3):
+        trainer.watch.rates.clear()
         trainer.train()
         assert trainer.lr_scheduler.scheduler.last_epoch == training * 4 * 13
+        # This scheduler computes the next rate from the last, so a compensation left in it would stay.
+        assert trainer.watch.rates[0] == pytest.approx(0.1 * 0.99 ** ((training - 1) * 4 * 13))
+
+
+def test_a_training_that_failed_leaves_no_compensation(tmp_path):
+    class FailAt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 15:  # in the first epoch that hides
+                trainer.remove_callback(self)
+                raise RuntimeError("CUDA out of memory.")
+
+    options = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3, "auto_find_batch_size": True}
+    trainer = make_trainer(tmp_path, trainer_options={"callbacks": [FailAt()]}, **options)
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1)
+    trainer.lr_scheduler = torch.optim.lr_scheduler.ExponentialLR(trainer.optimizer, 0.99)
+    trainer.train()
+    # 13 full steps, and two of an epoch of nine, in which the scheduler takes two.
+    assert trainer.watch.rates[15] == pytest.approx(0.1 * 0.99**15)
+    assert trainer.state.epoch == 4.0
+
+
+def loss_per_item(outputs, labels, num_items_in_batch=None):
+    """A `compute_loss_func` that needs to know how many items an update has."""
+    return torch.nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum") / num_items_in_batch
+
+
+def test_a_loss_function_that_divides_by_the_number_of_items(tmp_path):
+    options = {"gradient_accumulation_steps": 2, "hiding_policy": "first_ids", "max_hidden_fraction": 0.3}
+    trainer = trained(tmp_path, trainer_options={"compute_loss_func": loss_per_item}, **options)
+    assert trainer.ledger.times_hidden.sum() == 3 * 60
+    looked_at = [entry["kakurenbo/refresh_runtime"] > 0 for entry in epochs(trainer)]
+    assert looked_at == [False, True, True, False]
+    assert bool(trainer.ledger.loss.isfinite().all())
 
 
 def test_options_changed_between_trainings_as_in_a_search(tmp_path):
@@ -83,15 +119,25 @@ def test_options_changed_between_trainings_as_in_a_search(tmp_path):
 def test_hyperparameter_search(tmp_path):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    fractions, candidates = [], []
+
+    class Note(TrainerCallback):
+        def on_train_end(self, args, state, control, **kwargs):
+            fractions.append(args.max_hidden_fraction)
+            candidates.append(epochs(trainer)[-1]["kakurenbo/candidates"])
+
     trainer = KakurenboTrainer(
-        args=arguments(tmp_path, num_train_epochs=2, eval_strategy="epoch"),
+        args=arguments(tmp_path, num_train_epochs=2, eval_strategy="epoch", fraction_factors=[1.0] * 4),
+        callbacks=[Note()],
         train_dataset=samples(),
         eval_dataset=samples(40, seed=5),
         model_init=lambda trial: Classifier(),
     )
     space = lambda trial: {"max_hidden_fraction": trial.suggest_float("max_hidden_fraction", 0.1, 0.5)}  # noqa: E731
     best = trainer.hyperparameter_search(space, n_trials=2, backend="optuna", direction="minimize")
-    assert 0.1 <= best.hyperparameters["max_hidden_fraction"] <= 0.5
+    assert best.hyperparameters["max_hidden_fraction"] in fractions
+    assert len(set(fractions)) == 2
+    assert candidates == [int(fraction * 203) for fraction in fractions]
 
 
 def test_auto_find_batch_size(tmp_path):
@@ -120,6 +166,7 @@ def test_evaluating_in_between_changes_nothing(tmp_path):
         tmp_path, model=LinearClassifier, learning_rate=0.1, trainer_options={"callbacks": [Evaluate()]}
     )
     trainer.train()
+    assert quiet.ledger.times_hidden.sum() > 0
     assert same_weights(trainer, quiet)
     assert same_tensors(trainer.ledger.state_dict(), quiet.ledger.state_dict())
 
@@ -149,9 +196,18 @@ def test_a_compiled_model(tmp_path):
 
 
 def test_bf16_ranks_by_float32_losses(tmp_path):
-    trainer = trained(tmp_path, bf16=True, learning_rate=0.05, num_train_epochs=6)
-    assert trainer.ledger.loss.dtype == torch.float32
-    assert trainer.ledger.times_hidden.sum() > 0
+    still = trained(tmp_path, bf16=True, learning_rate=0.0, num_train_epochs=1, model=LinearClassifier)
+    recorded = still.ledger.loss
+    x, labels = (torch.stack([sample[name] for sample in samples()]) for name in ("x", "labels"))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = still.model.head(x)
+    assert logits.dtype == torch.bfloat16
+    # Losses in bf16 would be ties by the dozen.
+    assert recorded.bfloat16().unique().numel() < recorded.unique().numel()
+    torch.testing.assert_close(
+        recorded, torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none"), rtol=1e-4, atol=1e-4
+    )
+    assert trained(tmp_path, bf16=True, learning_rate=0.05, num_train_epochs=6).ledger.times_hidden.sum() > 0
 
 
 def test_label_smoothing_does_not_reach_the_ranking(tmp_path):
@@ -170,12 +226,14 @@ def test_a_copied_config_trains_the_same(tmp_path, duplicate):
     trainer = KakurenboTrainer(Classifier(), args, train_dataset=samples())
     trainer.train()
     expected = trained(tmp_path, max_hidden_fraction=0.4, learning_rate=0.05)
+    assert expected.ledger.times_hidden.sum() > 0
     assert without_timings(trainer.state.log_history) == without_timings(expected.state.log_history)
 
 
 def test_resumed_twice_and_at_an_epochs_end(tmp_path):
     options = {"save_strategy": "steps", "save_steps": 13, "learning_rate": 0.05, "num_train_epochs": 5}
     whole = trained(tmp_path, **options)
+    assert whole.ledger.times_hidden.sum() > 0
     checkpoints = sorted(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     assert [path.name for path in checkpoints][:2] == ["checkpoint-13", "checkpoint-26"]
     for checkpoint in checkpoints[:3]:
@@ -197,6 +255,24 @@ def test_a_warning_when_hiding_costs_more_than_it_saves(tmp_path, caplog, monkey
 
     monkeypatch.setattr(HidingRun, "finish_epoch", slow)
     trained(tmp_path, hiding_policy="first_ids", max_hidden_fraction=0.3, num_train_epochs=6)
+    assert caplog.text.count("Hiding has cost") == 1
+
+
+def test_the_warning_comes_once_and_late_if_need_be(tmp_path, caplog, monkeypatch):
+    from hf_kakurenbo.hiding import HidingRun
+
+    finish = HidingRun.finish_epoch
+
+    def slow_from_the_fifth_on(run):
+        finish(run)
+        run.time_saved += 100 if run.epoch < 5 else -1000
+
+    monkeypatch.setattr(HidingRun, "finish_epoch", slow_from_the_fifth_on)
+    milestones = {"fraction_milestones": [0.0, 0.7], "fraction_factors": [1.0, 0.0]}
+    options = {"confidence_threshold": 0.0, "move_back": False, "num_train_epochs": 9, **milestones}
+    trainer = trained(tmp_path, **options)
+    hidden = [entry["kakurenbo/hidden_fraction"] > 0 for entry in epochs(trainer)]
+    assert hidden == [False, True, True, True, True, True, True, False, False]
     assert caplog.text.count("Hiding has cost") == 1
 
 

@@ -167,12 +167,25 @@ class LinearClassifier(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
+class TokenDropout(nn.Module):
+    """Draws as many random numbers as its batch has tokens, padding included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.dropout, self.head = nn.Embedding(50, 16), nn.Dropout(0.1), nn.Linear(16, NUM_CLASSES)
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.head(self.dropout(self.embedding(input_ids)).mean(1))
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
 class Watch(TrainerCallback):
-    """Notes what was hidden in each epoch, and of each update its place and learning rate."""
+    """Notes what was hidden in each epoch and in what order it trained, of each update its place and rate."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.hidden: list[torch.Tensor] = []
+        self.orders: list[list[int]] = []
         self.rates: list[float] = []
         self.places: list[float] = []
 
@@ -185,6 +198,7 @@ class Watch(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if getattr(self.trainer, "ledger", None) is not None:
             self.hidden.append(self.trainer.ledger.hidden.clone())
+            self.orders.append(list(self.trainer._training.sampler))
 
 
 @register_policy("first_ids")

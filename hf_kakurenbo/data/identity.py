@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 
-class IdentifiedExamples(list[Any]):
-    """The examples of a batch, with their ids beside them.
+class IdentifiedExamples(NamedTuple):
+    """What a dataset gave for a batch, with the ids beside it."""
 
-    Args:
-        ids: the indices of the examples.
-        examples: as many examples.
-    """
-
-    def __init__(self, ids: Sequence[int], examples: Sequence[Any]) -> None:
-        super().__init__(examples)
-        self.ids = ids
+    ids: Sequence[int]
+    """The indices of the examples."""
+    examples: Any
+    """As many examples, in whatever form the dataset gave them: a list, or a dict of columns."""
 
 
 class IdentifiedDataset(Dataset[tuple[int, Any]]):
@@ -56,11 +52,11 @@ class IdentifyingCollator:
     """Collates examples by the user's collator, and adds their ids as one more entry of the batch.
 
     Args:
-        collator: from a list of examples to a mutable mapping.
+        collator: from what the dataset gave for a batch to a mutable mapping.
         id_name: the name of the entry for the ids, (B,) int64.
     """
 
-    def __init__(self, collator: Callable[[list[Any]], Any], id_name: str) -> None:
+    def __init__(self, collator: Callable[[Any], Any], id_name: str) -> None:
         self.collator = collator
         self.id_name = id_name
 
@@ -71,7 +67,7 @@ class IdentifyingCollator:
             TypeError: the user's collator returned something that is not a mapping.
             ValueError: it already uses the name of the id.
         """
-        batch = self.collator(list(examples))
+        batch = self.collator(examples.examples)
         if not isinstance(batch, Mapping):
             raise TypeError(
                 f"The data collator must return a dict, to which the sample ids can be added; "

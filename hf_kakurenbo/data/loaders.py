@@ -39,7 +39,7 @@ def make_visible_sampler(sampler: Any, data_seed: int | None) -> VisibleSampler:
     return VisibleSampler(sampler)
 
 
-def make_hidden_loader(loader: Any, hidden: Tensor, accelerator: Accelerator) -> Any:
+def make_hidden_loader(loader: Any, hidden: Tensor, accelerator: Accelerator, batch_size: int) -> Any:
     """A loader over the hidden samples, with the dataset, the collator and the workers of the training loader.
 
     It gives every rank the same number of batches, whatever the training loader does, since a wrapped model may
@@ -49,10 +49,11 @@ def make_hidden_loader(loader: Any, hidden: Tensor, accelerator: Accelerator) ->
         loader: the training loader, prepared by Accelerate.
         hidden: (N,) bool, read anew each time the loader is iterated.
         accelerator: the one that prepared it.
+        batch_size: the one that it was made with: of a rank, or of all together with `split_batches`.
     """
     bare = DataLoader(
         loader.dataset,
-        batch_size=loader.total_batch_size // accelerator.num_processes,
+        batch_size=batch_size // accelerator.num_processes if accelerator.split_batches else batch_size,
         sampler=HiddenSampler(hidden),
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from ..hiding.distributed import digest, from_rank_0, rank
 from .random_state import RandomState, untouched_random_state
 
 _CHUNK = 65_536
@@ -27,6 +28,8 @@ class VisibleSampler(Sampler[int]):
     The order of an epoch is drawn once, all of it, so the length is what is yielded, a second pass repeats the first,
     and a resumed epoch is drawn again from the generator states that it was drawn from. As long as nothing is hidden
     the draw waits for the first id, as in the sampler underneath, so that the global generators see the same calls.
+    With something hidden every rank draws from the generator states of rank 0: a sampler that draws from a global
+    generator would give each rank an order of its own as soon as their generators differ (by dropout, say).
 
     Args:
         sampler: the sampler to wrap; its `set_epoch`, if it has one, seeds the epoch.
@@ -41,26 +44,49 @@ class VisibleSampler(Sampler[int]):
         self._order: np.ndarray | None = None
 
     def begin_epoch(self, epoch: int, hidden: Tensor, random_state: RandomState | None = None) -> None:
-        """Start an epoch.
+        """Start an epoch; a collective call.
 
         Args:
             epoch: its index, from 0.
-            hidden: (N,) bool, the samples to leave out.
+            hidden: (N,) bool, the samples to leave out; the same on every rank.
             random_state: draw the order from these generator states and leave the present ones alone: those that
                 the epoch was drawn from before it was interrupted.
         """
         self.epoch = epoch
         self.random_state, self._order = None, None
         self._hidden = hidden.numpy().copy() if bool(hidden.any()) else None
-        if random_state is not None:
-            with untouched_random_state():
-                random_state.restore()
+        if random_state is None and self._hidden is None:
+            return
+        if random_state is None:
+            random_state = from_rank_0(RandomState.capture())
+            if rank() == 0:
                 self._draw()
-        elif self._hidden is not None:
+                return
+        with untouched_random_state():
+            random_state.restore()
             self._draw()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Start an epoch with the same samples hidden; a second call with the same epoch changes nothing."""
+    def hide_less(self, hidden: Tensor) -> None:
+        """Leave out other samples in the epoch that was begun; the rest stays in its order."""
+        self.begin_epoch(self.epoch, hidden, self.random_state)
+
+    def digest(self) -> int:
+        """A 64-bit digest of the order, to compare it between ranks; 0 as long as it is not drawn."""
+        return 0 if self._order is None else digest(self._order)
+
+    # Accelerate hands the epoch either to the sampler or to the dataset, so there is only one if the sampler has one.
+    @property
+    def set_epoch(self) -> Callable[[int], None]:
+        """Start an epoch with the same samples hidden; a second call with the same epoch changes nothing.
+
+        Raises:
+            AttributeError: the sampler underneath has no `set_epoch`.
+        """
+        if not hasattr(self.sampler, "set_epoch"):
+            raise AttributeError("set_epoch")
+        return self._set_epoch
+
+    def _set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:
             self.epoch, self._order = epoch, None
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Value = TypeVar("Value")
 
 
 def world_size() -> int:
@@ -41,6 +46,20 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
     return [part[:length] for part, length in zip(gathered, lengths, strict=True)]
 
 
+def from_rank_0(value: Value) -> Value:
+    """The value that rank 0 has, on every rank; it must be one that can be pickled."""
+    if world_size() == 1:
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
+
+
+def digest(values: np.ndarray) -> int:
+    """A 64-bit digest of an array, to compare it between ranks."""
+    return int.from_bytes(hashlib.blake2b(values.tobytes(), digest_size=8).digest(), "little", signed=True)
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether a flag is set on any rank; the same answer on every rank."""
     return bool(torch.cat(gather_rows(torch.tensor([flag], device=device))).any())
@@ -69,5 +88,5 @@ def require_agreement(figures: Mapping[str, int], device: torch.device, moment: 
     if differing:
         raise RuntimeError(
             f"The ranks have drifted apart {moment}. {'; '.join(differing)}. Give every rank the same training "
-            "dataset, in the same order, and the same arguments."
+            "dataset, in the same order, the same sampler and the same arguments."
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .distributed import gather_rows, rank, world_size
+from .distributed import digest, gather_rows, rank, world_size
 from .statistics import Classification, SampleStatistics, describe
 
 
@@ -69,8 +68,7 @@ class SampleLedger:
 
     def digest(self) -> int:
         """A 64-bit digest of the hidden set, to compare it between ranks."""
-        digest = hashlib.blake2b(self.hidden.numpy().tobytes(), digest_size=8).digest()
-        return int.from_bytes(digest, "little", signed=True)
+        return digest(self.hidden.numpy())
 
     def hide(self, hidden: Tensor) -> None:
         """Begin an epoch in which the samples of a mask, (N,) bool, are hidden.

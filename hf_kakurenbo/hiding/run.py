@@ -24,6 +24,7 @@ _SAVED_SCALARS = (
     "trained_samples",
     "refreshed_samples",
     "selection_seconds",
+    "training_seconds",
 )
 
 
@@ -69,10 +70,10 @@ class HidingRun:
         self.samples_this_session = 0
         self.selection_seconds = 0.0
         self.refresh_seconds = 0.0
-        self._batches_in_epoch = 0
-        self._batches_skipped = 0
+        self._samples, self._full_samples = num_samples, num_samples
+        self._measured_before = 0
         self._training_seconds = 0.0
-        self._training_since = time.perf_counter()
+        self._training_since: float | None = None
 
     @property
     def visible_samples(self) -> int:
@@ -98,7 +99,10 @@ class HidingRun:
         self.ledger.hide(selection.hidden)
         self.epoch, self.epoch_finished, self.batches_done = epoch, False, 0
         self.candidates = selection.candidates
+        self._measured_before = 0
+        self.training_seconds, self.refresh_seconds = 0.0, 0.0
         self.selection_seconds = time.perf_counter() - started
+        self.start_clock()
 
     def hide_nothing(self) -> None:
         """Take the epoch's selection back, before its first batch."""
@@ -109,16 +113,31 @@ class HidingRun:
         hidden = self.ledger.hidden_ids
         self.ledger.unhide(hidden[self.ledger.loss[hidden].nan_to_num(torch.inf).argmax()].unsqueeze(0))
 
-    def start_clock(self, batches_in_epoch: int) -> None:
-        """Training begins now, in an epoch of so many batches a rank; those already done were done before."""
-        self._batches_in_epoch, self._batches_skipped = batches_in_epoch, self.batches_done
-        self._training_seconds, self.refresh_seconds = 0.0, 0.0
+    @property
+    def training_seconds(self) -> float:
+        """How long this epoch has trained, an interrupted one in all its parts."""
+        running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since
+        return self._training_seconds + running
+
+    @training_seconds.setter
+    def training_seconds(self, seconds: float) -> None:
+        self._training_seconds, self._training_since = seconds, None
+
+    def start_clock(self, samples: int | None = None, full_samples: int | None = None) -> None:
+        """Training begins, or goes on, now; `begin_epoch` has said so already where nothing comes in between.
+
+        Args:
+            samples: how many samples the epoch trains on; by default all that are visible.
+            full_samples: how many it would train on with nothing hidden; by default N.
+        """
+        self._samples = self.visible_samples if samples is None else samples
+        self._full_samples = len(self.ledger) if full_samples is None else full_samples
         self._training_since = time.perf_counter()
 
     @contextmanager
     def clock_stopped(self) -> Iterator[None]:
         """Leave out of the training time what happens inside: logging, evaluating, saving."""
-        self._training_seconds += time.perf_counter() - self._training_since
+        self.training_seconds = self.training_seconds
         try:
             yield
         finally:
@@ -133,17 +152,15 @@ class HidingRun:
 
     def finish_epoch(self) -> None:
         """Bring what was measured into the ledger, on every rank; a collective call."""
-        self._training_seconds += time.perf_counter() - self._training_since
-        self._merge()
+        self.training_seconds = self.training_seconds
+        # What is measured beyond the epoch's samples is padding, which fills up the last batch of several ranks.
+        trained = min(self._merge(), self._samples)
         self.epoch_finished = True
-        visible, batches = self.visible_samples, max(self._batches_in_epoch, 1)
-        self.trained_samples += round(visible * self.batches_done / batches)
-        trained_now = visible * (self.batches_done - self._batches_skipped) / batches
-        self.samples_this_session += round(trained_now)
-        if trained_now:
-            seconds_per_sample = self._training_seconds / trained_now
-            left_out = self.ledger.num_hidden * trained_now / visible
-            self.time_saved += left_out * seconds_per_sample - self.selection_seconds
+        self.trained_samples += trained
+        self.samples_this_session += trained - min(self._measured_before, self._samples)
+        if trained:
+            left_out = self._full_samples / self._samples - 1  # for each sample trained on
+            self.time_saved += left_out * self.training_seconds - self.selection_seconds
 
     def wants_refresh(self) -> bool:
         """Whether this epoch's hidden samples are to be looked at, provided that another epoch follows."""
@@ -194,9 +211,13 @@ class HidingRun:
         """
         self.ledger.load_state_dict(tensors)
         self.recorder.restore(Measurements(tensors["pending_ids"], tensors["pending_figures"]))
+        self._measured_before = tensors["pending_ids"].numel()
         for name in _SAVED_SCALARS:
             setattr(self, name, scalars[name])
 
-    def _merge(self) -> None:
-        self.ledger.update(self.recorder.gathered())
+    def _merge(self) -> int:
+        """Bring the measurements of all ranks into the ledger; how many they were."""
+        measurements = self.recorder.gathered()
+        self.ledger.update(measurements)
         self.recorder.clear()
+        return measurements.ids.numel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -63,9 +64,18 @@ class HiddenFractionSchedule:
 
     def __call__(self, epoch: int, progress: float) -> float:
         """F_e, for the epoch of an index from 0 that starts when a share `progress` of the training is done."""
-        if epoch < self.warmup_epochs:
-            return 0.0
-        return self.maximum * self.factors[bisect_right(self.milestones, progress) - 1]
+        return self.maximum * self._factor(epoch, progress)
+
+    def count(self, num_samples: int, epoch: int, progress: float) -> int:
+        """⌊F_e · N⌋, exact for the decimals as they are written: 0.29 of 100 samples are 29.
+
+        In binary fractions they would be 28, a little more than 0.29 · 100 = 28.999999999999996.
+        """
+        factors = (self.maximum, self._factor(epoch, progress))
+        return math.floor(math.prod(Fraction(str(factor)) for factor in factors) * num_samples)
+
+    def _factor(self, epoch: int, progress: float) -> float:
+        return 0.0 if epoch < self.warmup_epochs else self.factors[bisect_right(self.milestones, progress) - 1]
 
 
 def compensated_learning_rate_scale(num_samples: int, num_hidden: int) -> float:
@@ -157,6 +167,11 @@ class AlignedScheduler:
             self.scheduler.step()
             self._steps_taken += 1
         self._compensate()
+
+    def close(self) -> None:
+        """Give the optimizer back the rates that the scheduler underneath has set, and compensate no more."""
+        self._uncompensate()
+        self.scale = 1.0
 
     def get_last_lr(self) -> list[Any]:
         """The learning rates in force, compensation included."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,7 +59,7 @@ class KakurenboPolicy(HidingPolicy):
 
     def select(self, ledger: SampleLedger, epoch: int, progress: float) -> Selection:
         """Candidates by lagging loss, less those that move back."""
-        num_candidates = math.floor(self.maximum_fraction(epoch, progress) * len(ledger))
+        num_candidates = self.maximum_fraction.count(len(ledger), epoch, progress)
         hidden = lowest_loss(ledger.loss.numpy(), num_candidates)
         if self.move_back:
             hidden &= ledger.correct.numpy()
