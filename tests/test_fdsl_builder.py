@@ -92,6 +92,13 @@ def test_by_several_processes(num_proc, tmp_path):
     assert as_bytes(loaded) == expected()
 
 
+@pytest.mark.parametrize("name", ["fractaldb-test", "ofdb3d-test", "visualatom-test"])
+def test_real_ones_by_several_processes(name, tmp_path):
+    options = {"image_size": 32} if name == "visualatom-test" else {"image_size": 32, "points": 2000}
+    loaded = datasets.load_dataset("fdsl", name, split="train", num_proc=2, cache_dir=str(tmp_path), **options)
+    assert as_bytes(loaded) == as_bytes(load_fdsl(name, **options))
+
+
 def test_names():
     assert datasets.get_dataset_config_names("fdsl") == list_fdsl()
     assert NAME in list_fdsl()

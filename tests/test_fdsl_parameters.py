@@ -1,12 +1,17 @@
 """Parameters as CSV files: what is written is read back, and what is damaged is said to be."""
 
+import hashlib
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fdsl_toy import Toy
-from hf_kakurenbo.fdsl import catalog
+from hf_kakurenbo.fdsl import catalog, load_fdsl
+from hf_kakurenbo.fdsl.fractaldb import reference_mask
 from hf_kakurenbo.fdsl.parameters import read_parameters, write_parameters
 
 HEADER = "width,shade,probability\n"
@@ -67,6 +72,30 @@ def test_the_published_folders_are_read(tmp_path):
     found = read_parameters(tmp_path, FractalColumns())
     assert [table[:, -1].tolist() for table in found] == [[1.0], [0.25, 0.75], [0.5, 0.5]]
     assert found[0][0, 0] == -0.1668389423696419183
+
+
+def test_published_categories_are_drawn_as_by_the_published_program(tmp_path):
+    """Written as the program writes them, read with the family: the program's pixels, and a dataset."""
+    records = json.loads(Path(__file__).with_name("fractaldb_points.json").read_text())
+    numbers = sorted({record["category"] for record in records})
+    (tmp_path / "csv0").mkdir()
+    for record in records:
+        np.savetxt(tmp_path / "csv0" / f"{record['category']:05d}.csv", record["params"], delimiter=",")
+    tables = read_parameters(tmp_path, catalog.find_family("fractaldb"))
+    assert len(tables) == len(numbers) == 4
+    for record in records:
+        table = tables[numbers.index(record["category"])]
+        mask = reference_mask(table, record["weights"], record["points"], record["size"], record["pad"])
+        assert hashlib.sha256(mask.tobytes()).hexdigest() == record["sha256"]
+    images = load_fdsl("fractaldb-test", parameters=tmp_path, image_size=64, mode="L", patches=False, as_tensor=True)
+    assert images.categories == 4
+    masks = np.array([reference_mask(table, np.ones(6), 100_000, 64, 1) > 0 for table in tables])
+    for label in range(4):
+        drawn = images[label * images.instances]["image"][0].numpy() > 0
+        # Other random numbers: nearly the same pixels.
+        overlap = (drawn & masks).sum(axis=(1, 2)) / (drawn | masks).sum(axis=(1, 2))
+        assert overlap[label] > 0.8
+        assert np.delete(overlap, label).max() < 0.7
 
 
 @pytest.mark.parametrize(

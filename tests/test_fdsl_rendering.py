@@ -124,6 +124,24 @@ def test_shares_together_are_the_whole(tmp_path, storage):
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_progress_is_shown_on_a_terminal(tmp_path, monkeypatch, num_proc):
+    for stream, progress, shown in ((Terminal(), True, True), (Terminal(), False, False), (io.StringIO(), True, False)):
+        monkeypatch.setattr("sys.stderr", stream)
+        folder = tmp_path / f"{type(stream).__name__}{progress}"
+        render(load(), folder, num_proc=num_proc, images_per_file=4, progress=progress)
+        assert (stream.getvalue() != "") == shown
+        if shown:
+            last = stream.getvalue().rstrip().split("\r")[-1]
+            assert last.startswith("train: 100%")
+            assert f"{COUNT}/{COUNT}" in last
+
+
 @pytest.mark.parametrize("storage", FORMATS)
 def test_a_finished_job_is_left_as_it_is(tmp_path, storage, monkeypatch):
     render(load(), tmp_path / "out", storage)
