@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from fdsl_toy import CATEGORIES, NAME, enter_into_catalog
-from hf_kakurenbo.fdsl import FDSLDataset, load_fdsl
+from hf_kakurenbo.fdsl import FDSLDataset, list_fdsl, load_fdsl
 from hf_kakurenbo.fdsl.streaming import FDSLStream
 
 INSTANCES = 16
@@ -205,13 +205,23 @@ def test_ranks_share_the_work(world_size, make, epoch, drawn):
         assert len(drawn) == COUNT
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_share_the_work(method):
-    images = stream().shuffle(7)
-    loader = DataLoader(images, batch_size=5, num_workers=2, multiprocessing_context=method, collate_fn=keep)
+@pytest.mark.parametrize(
+    ("name", "method", "workers"),
+    [
+        *((NAME, method, workers) for method in ("fork", "spawn") for workers in (1, 2)),
+        ("fractaldb-test", "spawn", 2),
+        *((name, "fork", 2) for name in list_fdsl() if name.endswith("-test")),
+    ],
+)
+def test_workers_share_the_work(name, method, workers):
+    options = (
+        {"image_size": 32} if name in ("rcdb-test", "visualatom-test", NAME) else {"image_size": 32, "points": 2000}
+    )
+    images = load_fdsl(name, streaming=True, instances=INSTANCES, **options).shuffle(7)
+    loader = DataLoader(images, batch_size=5, num_workers=workers, multiprocessing_context=method, collate_fn=keep)
     seen = [example for batch in loader for example in batch]
-    assert Counter(ids(seen)) == Counter(range(COUNT))
-    expected = load_fdsl(NAME, image_size=8, instances=INSTANCES)
+    expected = load_fdsl(name, instances=INSTANCES, **options)
+    assert Counter(ids(seen)) == Counter(range(len(expected)))
     assert all(np.array_equal(example["image"], expected[example["sample_id"]]["image"]) for example in seen)
 
 
