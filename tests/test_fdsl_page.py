@@ -1,13 +1,18 @@
 """What docs/fdsl.md shows runs, and what it says is so."""
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
 
+import datasets
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from hf_kakurenbo.cli import app, fdsl
 from hf_kakurenbo.fdsl import list_fdsl, load_fdsl
+from hf_kakurenbo.fdsl.builder import FDSLConfig
 from hf_kakurenbo.fdsl.catalog import find_family
 from hf_kakurenbo.fdsl.parameters import write_parameters
 
@@ -69,6 +74,29 @@ def test_the_options_are_those_of_load_fdsl():
         assert default == f"`{expected!r}`".replace("'", '"') or expected is None, name
 
 
+def test_the_options_of_load_dataset_are_those_not_marked():
+    section = PAGE.split("## Options")[1].split("## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| .*? \| (.*) \|$", section, re.MULTILINE))
+    marked = {name for name, meaning in rows.items() if "not with `load_dataset`" in meaning}
+    own = {field.name for field in dataclasses.fields(FDSLConfig)}
+    own -= {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
+    # What load_dataset itself takes, and hands to the builder as something else.
+    own |= {"split", "streaming"}
+    assert set(rows) - marked == own
+    with pytest.raises(ValueError, match="as_tensor"):
+        datasets.load_dataset("fdsl", "rcdb-test", split="train", streaming=True, as_tensor=True)
+
+
+def test_an_unshuffled_stream_in_later_epochs():
+    stream = load_fdsl("rcdb-test", streaming=True, image_size=8)
+    orders = []
+    for epoch in (0, 1):
+        stream.set_epoch(epoch)
+        orders.append([example["sample_id"] for example in stream])
+    assert orders[0] == list(range(32))
+    assert sorted(orders[1]) == orders[0]
+
+
 def test_every_name_is_in_the_table():
     table = PAGE.split("| names |")[1].split("\n\n")[0]
     named = set()
@@ -86,3 +114,21 @@ def test_each_family_has_its_picture(family):
     with Image.open(picture) as image:
         assert max(image.size) <= 1000
         assert image.convert("L").getextrema()[1] > 100, "nothing is drawn"
+
+
+@pytest.mark.parametrize("family", sorted({name.split("-")[0] for name in list_fdsl()}))
+def test_each_picture_is_what_its_command_draws(family, tmp_path):
+    options = {"ofdb3d": ["--columns", "12", "--image-size", "80"]}.get(family, [])
+    command = ["fdsl", "preview", f"{family}-1k", "--rows", "4", "--out", str(tmp_path / "drawn.png"), *options]
+    for part in ("hf-kakurenbo fdsl preview NAME-1k --rows 4 --out ", " ".join(options)):
+        assert part in PAGE
+    assert CliRunner().invoke(app, command).exit_code == 0
+    with Image.open(DOCS / "images" / f"fdsl_{family}.png") as shown, Image.open(tmp_path / "drawn.png") as drawn:
+        assert (shown.mode, shown.size) == (drawn.mode, drawn.size)
+        assert shown.tobytes() == drawn.tobytes(), f"draw it anew: hf-kakurenbo {' '.join(command[:-1])}"
+
+
+def test_the_page_names_every_command():
+    block = PAGE.split("## On disk, and the command")[1].split("```bash\n")[1].split("```")[0]
+    named = [line.split()[2] for line in block.strip().splitlines()]
+    assert sorted(named) == sorted(command.name or command.callback.__name__ for command in fdsl.registered_commands)
