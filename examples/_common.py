@@ -232,7 +232,8 @@ def run(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfi
         _train_and_compare(make_trainer, args, compare)
     else:
         _evaluate(_seeded(make_trainer, args))
-    if torch.distributed.is_initialized():
+    # Gloo's threads end with the process: ended before, they now and then abort it (PyTorch 2.14).
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() != "gloo":
         torch.distributed.destroy_process_group()
 
 
