@@ -393,6 +393,9 @@ def test_a_changed_formula(tmp_path, monkeypatch):
     monkeypatch.setattr(type(load().family), "version", 2)
     with pytest.raises(ValueError, match=r"family_version 1 there, 2 asked for"):
         render(load(), tmp_path)
+    monkeypatch.setattr(type(load().family), "name", "other")
+    with pytest.raises(ValueError, match=r"family 'toy' there, 'other' asked for"):
+        render(load(), tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])
@@ -408,6 +411,7 @@ def test_the_note(tmp_path):
     assert json.loads((tmp_path / WORKPLACE / "train.json").read_text()) == {
         "job_format": 1,
         "name": NAME,
+        "family": "toy",
         "family_version": 1,
         "split": "train",
         "format": "parquet",

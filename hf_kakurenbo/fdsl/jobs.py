@@ -39,6 +39,7 @@ def describe_job(dataset: FDSLDataset, storage: str, images_per_file: int) -> di
     return {
         "job_format": _FORMAT,
         "name": dataset.name,
+        "family": dataset.family.name,
         "family_version": dataset.family.version,
         "split": dataset.split,
         "format": storage,
