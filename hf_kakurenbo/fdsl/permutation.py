@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from .random_numbers import mix, random_bits
 
@@ -26,6 +27,12 @@ def _permute(position: int, length: int, side: int, key: np.uint64) -> np.uint64
         value = left * side_ + right
         if value < np.uint64(length):
             return value
+
+
+@njit(cache=True, nogil=True)
+def _permute_in_place(positions: NDArray[np.int64], length: int, side: int, key: np.uint64) -> None:
+    for index in range(len(positions)):
+        positions[index] = _permute(positions[index], length, side, key)
 
 
 def permute(position: int, length: int, key: np.uint64) -> int:
@@ -60,6 +67,14 @@ class _Layer(NamedTuple):
         block, offset = divmod(position, self.size)
         return self.starts[block] + offset
 
+    def numbers_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self.key is not None:
+            positions = positions.copy()
+            _permute_in_place(positions, self.length, isqrt(self.length - 1) + 1, self.key)
+        if self.starts == (0,):
+            return positions
+        return np.array(self.starts, dtype=np.int64)[positions // self.size] + positions % self.size
+
 
 @dataclass(frozen=True)
 class Order:
@@ -84,6 +99,13 @@ class Order:
         for layer in reversed(self.layers):
             position = layer.number_at(position)
         return position
+
+    def numbers_at(self, positions: range) -> NDArray[np.int64]:
+        """The numbers at many positions: (len(positions),) int64."""
+        numbers = np.arange(positions.start, positions.stop, positions.step, dtype=np.int64)
+        for layer in reversed(self.layers):
+            numbers = layer.numbers_at(numbers)
+        return numbers
 
     def shuffled(self, key: np.uint64) -> Order:
         """The same numbers in another order."""

@@ -1,7 +1,6 @@
 """The images as a stream: a `datasets.IterableDataset` that draws what is iterated over and nothing else.
 
-This is the one place that rests on internals of `datasets`: `_BaseExamplesIterable`, what an IterableDataset iterates
-over. The public ways to one, `IterableDataset.from_generator` and a builder's `_generate_examples`, encode each image
+It rests on internals of `datasets`: `_BaseExamplesIterable`, what an IterableDataset iterates over. The public ways to one, `IterableDataset.from_generator` and a builder's `_generate_examples`, encode each image
 as PNG and decode it again as soon as the features are known, shuffle through a buffer that loses samples on resume, do
 not tell the generator which epoch it is, and draw what `skip` skips.
 """
@@ -9,14 +8,17 @@ not tell the generator which epoch it is, and draw what `skip` skips.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
 from datasets import IterableDataset
 from datasets.iterable_dataset import _BaseExamplesIterable
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
+from .._examples_iterables import ExamplesInHand, one_to_one_chain, over_another_source
 from .dataset import FDSLDataset
 from .permutation import Order
 from .shards import DEFAULT_SHARDS, count_shards, cut
@@ -70,14 +72,26 @@ class _Images(_BaseExamplesIterable):
         return _Images(self._dataset, order, self._features, self._shards)
 
     @property
+    def dataset(self) -> FDSLDataset:
+        """The images, by sample id."""
+        return self._dataset
+
+    @property
     def order(self) -> Order:
         """The sample ids in their order."""
         return self._order
 
+    def __len__(self) -> int:
+        return sum(map(len, self._kept))
+
+    def sample_ids(self) -> NDArray[np.int64]:
+        """The sample ids in the order in which they are iterated over: (len(self),)."""
+        return np.concatenate([self._order.numbers_at(shard) for shard in self._kept])
+
     def shuffle_data_sources(self, generator: np.random.Generator) -> _Images:
         # Of the bit generator NumPy promises the same numbers in every release, of the generator it does not.
         key = np.uint64(deepcopy(generator).bit_generator.random_raw())
-        whole = sum(map(len, self._kept)) == len(self._order)
+        whole = len(self) == len(self._order)
         order = self._order if whole else self._order.blocks(self._kept)
         kept = cut(len(order), len(self._kept))
         return _Images(self._dataset, order.shuffled(key), self._features, self._shards, kept)
@@ -94,11 +108,15 @@ class _Images(_BaseExamplesIterable):
 class FDSLStream(IterableDataset):
     """A `datasets.IterableDataset` of images from formulas; what `load_fdsl(…, streaming=True)` returns.
 
-    It does what any IterableDataset does, and three things better: `shuffle` is a permutation of all samples, exact
+    It does what any IterableDataset does, and four things better: `shuffle` is a permutation of all samples, exact
     when resumed by `state_dict` and `load_state_dict`; `skip` and `take` draw nothing that is skipped; no image is
-    encoded on the way. What `map`, `filter` and the like return is a plain IterableDataset: shuffle, skip and take
-    first.
+    encoded on the way; it has a length, and its samples can be had by number. What changes the examples one by one
+    (`map` without `batched` and `with_indices`, `with_format`, `remove_columns` and the like) keeps all of that; what
+    `filter`, `batch` and a batched `map` return is a plain IterableDataset: shuffle, skip and take before them.
     """
+
+    def __len__(self) -> int:
+        return len(self._images())
 
     def shuffle(
         self, seed: int | None = None, generator: np.random.Generator | None = None, **unused: Any
@@ -138,25 +156,120 @@ class FDSLStream(IterableDataset):
         filtered._info.features = self._info.features
         return filtered
 
-    def with_format(self, type: str | None = None) -> FDSLStream:  # noqa: A002 (the name that it overrides)
+    def map(self, *args: Any, **options: Any) -> IterableDataset:
+        """Apply a function to the examples when they are drawn; as `IterableDataset.map`."""
+        return self._still_a_stream_of_images(super().map(*args, **options))
+
+    def with_format(self, type: str | None = None) -> IterableDataset:  # noqa: A002 (the name that it overrides)
         """Give the examples as `"torch"`, `"numpy"`, … instead of Python objects; None is Python objects.
 
         `datasets` takes milliseconds to make a tensor of a PIL image; `load_fdsl(…, as_tensor=True)` takes none.
         """
-        formatted = super().with_format(type)
-        kept = {"shuffling": self._shuffling} if _HAS_SHUFFLING_CONFIG else {}
-        return FDSLStream(
-            self._ex_iterable, info=self._info.copy(), split=self._split, formatting=formatted._formatting, **kept
-        )
+        return self._still_a_stream_of_images(super().with_format(type))
+
+    def remove_columns(self, *args: Any, **options: Any) -> IterableDataset:
+        """Leave columns out; as `IterableDataset.remove_columns`."""
+        return self._still_a_stream_of_images(super().remove_columns(*args, **options))
+
+    def rename_column(self, *args: Any, **options: Any) -> IterableDataset:
+        """Give a column another name; as `IterableDataset.rename_column`."""
+        return self._still_a_stream_of_images(super().rename_column(*args, **options))
+
+    def rename_columns(self, *args: Any, **options: Any) -> IterableDataset:
+        """Give columns other names; as `IterableDataset.rename_columns`."""
+        return self._still_a_stream_of_images(super().rename_columns(*args, **options))
+
+    def select_columns(self, *args: Any, **options: Any) -> IterableDataset:
+        """Leave all other columns out; as `IterableDataset.select_columns`."""
+        return self._still_a_stream_of_images(super().select_columns(*args, **options))
+
+    def samples(self) -> Dataset[dict[str, Any]]:
+        """The samples as a map-style dataset of the same examples, which are drawn on access.
+
+        Sample i is that of the i-th lowest `sample_id` in the stream: of all, when nothing was skipped or left out,
+        number i.
+        """
+        images = self._images()
+        every = len(images) == len(images.dataset)
+        return _Samples(self, images.dataset, None if every else np.sort(images.sample_ids()))
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """In which order an epoch of the stream gives the samples of `samples`.
+
+        Args:
+            epoch: as `set_epoch` sets it.
+
+        Returns:
+            A permutation of 0..len − 1.
+        """
+        stream = copy(self)
+        stream._epoch = epoch
+        images = stream._prepare_ex_iterable_for_iteration()
+        while not isinstance(images, _Images):
+            images = images.ex_iterable
+        sample_ids = images.sample_ids()
+        if len(images) == len(images.dataset):
+            return sample_ids
+        return np.searchsorted(np.sort(sample_ids), sample_ids)
 
     def _images(self) -> _Images:
         """The images in the order of epoch 0."""
+        images = one_to_one_chain(self._ex_iterable)[-1]
         if _HAS_SHUFFLING_CONFIG and self._shuffling:
-            return self._ex_iterable.shuffle_data_sources(self._shuffling.generator)
-        return self._ex_iterable
+            return images.shuffle_data_sources(self._shuffling.generator)
+        return images
 
     def _with(self, images: _Images, **options: Any) -> FDSLStream:
-        return FDSLStream(images, info=self._info.copy(), split=self._split, formatting=self._formatting, **options)
+        """The same stream of other images."""
+        chain = over_another_source(one_to_one_chain(self._ex_iterable)[:-1], images)
+        return FDSLStream(chain, info=self._info.copy(), split=self._split, formatting=self._formatting, **options)
+
+    def _still_a_stream_of_images(self, changed: IterableDataset) -> IterableDataset:
+        """A dataset made of this one, of this class if each of its examples is made of one image."""
+        if not isinstance(one_to_one_chain(changed._ex_iterable)[-1], _Images):
+            return changed
+        kept = {"shuffling": self._shuffling} if _HAS_SHUFFLING_CONFIG else {}
+        return FDSLStream(
+            changed._ex_iterable, info=changed._info, split=changed._split, formatting=changed._formatting, **kept
+        )
+
+    def _made_of(self, examples: Sequence[dict[str, Any]]) -> list[Any]:
+        """What the stream makes of examples as the images give them."""
+        *outer, images = one_to_one_chain(self._ex_iterable)
+        chain = over_another_source(outer, ExamplesInHand(examples, images.features))
+        in_hand = IterableDataset(chain, info=self._info, split=self._split, formatting=self._formatting)
+        # Not `iter(in_hand)`: in a worker it would look for shards to share out.
+        prepared = in_hand._prepare_ex_iterable_for_iteration()
+        prepared._init_state_dict()
+        return [example for _, example in prepared]
+
+
+class _Samples(Dataset[dict[str, Any]]):
+    """The samples of a stream by number.
+
+    Args:
+        stream: says what is made of an image.
+        images: by sample id.
+        sample_ids: those of the samples, ascending; None for all.
+    """
+
+    def __init__(self, stream: FDSLStream, images: FDSLDataset, sample_ids: NDArray[np.int64] | None) -> None:
+        self._stream = stream
+        self._images = images
+        self._sample_ids = sample_ids
+        self._unchanged = len(one_to_one_chain(stream._ex_iterable)) == 1 and not stream._formatting
+
+    def __len__(self) -> int:
+        return len(self._images) if self._sample_ids is None else len(self._sample_ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The samples of several numbers."""
+        sample_ids = indices if self._sample_ids is None else self._sample_ids[np.asarray(indices)].tolist()
+        examples = [self._images[sample_id] for sample_id in sample_ids]
+        return examples if self._unchanged else self._stream._made_of(examples)
 
 
 def _count(method: str, n: int) -> int:
