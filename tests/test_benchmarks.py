@@ -1,0 +1,141 @@
+"""The benchmarks, run as a user runs them but in seconds: what they print, and that they compare like with like.
+
+No figure of time is judged here, only that there is one.
+"""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "examples" / "benchmarks"
+NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
+
+
+def run(script, *options):
+    """What a script prints, in a process with one thread, without a GPU and a network."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def tables(report):
+    """Of each Markdown table in a report: its header, and its rows."""
+    found = []
+    for block in report.split("\n\n"):
+        lines = [line for line in block.splitlines() if line.startswith("|")]
+        if lines:
+            cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+            assert all(re.fullmatch(":?-+:?", cell) for cell in cells[1])
+            assert {len(row) for row in cells} == {len(cells[0])}, "a row has other columns than its table"
+            found.append((cells[0], cells[2:]))
+    return found
+
+
+def numbers(cell):
+    """The figures in a cell."""
+    return [float(figure.replace(",", "")) for figure in NUMBER.findall(cell)]
+
+
+def assert_figures(rows, but_columns=(0,), signed=False):
+    """Every cell has figures, none of them negative or nothing at all; a dash stands for what there is none of."""
+    for row in rows:
+        for column, cell in enumerate(row):
+            if column not in but_columns and cell not in ("", "–"):
+                assert numbers(cell), f"no figure in {cell!r} of {row}"
+                assert signed or (numbers(cell)[0] > 0 and min(numbers(cell)) >= 0), f"{cell!r} of {row}"
+
+
+@pytest.fixture(scope="module")
+def render():
+    """`render.py` as a module."""
+    # Under the name by which Numba's cache of its functions finds it again.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module("render")
+    sys.modules.pop("render", None)
+
+
+def test_render_prints_speed_bounds_and_loading(tmp_path):
+    report = run("render.py", "--quick", "--output", str(tmp_path / "report.md"))
+    (speed_header, speed), (bound_header, bounds), (_, loading) = tables(report)
+    assert speed_header[-2:] == ["NumPy and PIL", "plain Numba"]
+    assert bound_header[-1] == "bound ÷ one thread"
+    for family in ("fractaldb", "ofdb2d", "exfractaldb", "ofdb3d", "rcdb", "visualatom"):
+        assert any(row[0].startswith(f"{family}, ") for row in speed)
+    assert [row[0] for row in bounds] == [row[0] for row in speed]
+    assert_figures(speed)
+    assert_figures(bounds)
+    assert not any("–" in row for row in speed)
+    assert [row[0].split(",")[0] for row in bounds if row[3] == "–"] == ["rcdb", "visualatom", "visualatom"]
+    for row in bounds:
+        writes, moves = (numbers(cell) or [0.0] for cell in row[2:4])
+        assert numbers(row[4])[0] == pytest.approx(writes[0] + moves[0], abs=2e-3)
+    assert len(loading) == 5
+    assert_figures(loading)
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") in report
+
+
+def test_render_measures_batches_on_a_device():
+    report = run("render.py", "--quick", "--device", "cpu", "--batch-sizes", "1", "3")
+    [(header, rows)] = tables(report)
+    assert header[:2] == ["family", "batch"]
+    families = ("fractaldb", "exfractaldb", "rcdb", "visualatom", "ofdb2d", "ofdb3d")
+    assert [row[:2] for row in rows] == [[family, size] for family in families for size in ("1", "3")]
+    assert_figures(rows)
+
+
+def test_all_ways_of_render_draw_the_same(render):
+    for case in render.make_cases(4):
+        background = 255 if case.title.startswith("rcdb") else 0
+        lit = {way: [] for way in case.ways}
+        for subject in case.subjects:
+            for way, draw in case.ways.items():
+                image = np.asarray(draw(subject))
+                assert image.shape == (case.size, case.size)
+                assert image.dtype == np.uint8
+                assert set(np.unique(image)) <= ({0, 127} if "fractaldb" in case.title[:9] else set(range(256)))
+                lit[way].append(np.mean(image != background))
+        # Other random numbers: an outlier among the points can make a fractal a third smaller.
+        for way in ("NumPy", "Numba"):
+            assert np.median(np.divide(lit[way], lit["library"])) == pytest.approx(1, abs=0.1), (case.title, way)
+
+
+def test_as_many_writes_are_counted_as_lines_have_pixels(render):
+    *_, rcdb, atoms, atom = render.make_cases(8)
+    for case in (rcdb, atoms, atom):
+        for subject, places in zip(case.subjects, case.places, strict=True):
+            image = case.ways["library"](subject).ravel()
+            written = np.zeros(case.size**2, dtype=bool)
+            written[places] = True
+            inked = image != (255 if case is rcdb else 0)
+            # A vertex that rounding puts into another pixel moves a line by one; one ink in 256 is the background's.
+            assert np.sum(inked & ~written) <= 0.001 * case.size**2
+            assert np.sum(written & ~inked) <= 0.03 * case.size**2
+            assert len(places) > written.sum()
+
+
+def test_overhead_prints_its_parts():
+    (_, nothing_hidden), (_, hiding), (_, parts), (_, selection) = tables(
+        run("overhead.py", "--quick", "--rounds", "1")
+    )
+    assert len(nothing_hidden) == 6
+    assert_figures(nothing_hidden, but_columns=(0, 1), signed=True)
+    assert all(numbers(row[2])[0] > 0 for row in nothing_hidden)
+    assert len(hiding) == len(parts) == 3
+    assert_figures([row[:4] for row in hiding])
+    assert_figures(hiding + parts, signed=True)
+    assert [numbers(row[0]) for row in selection] == [[130_000.0], [1_300_000.0]]
+    assert all(numbers(cell) or cell == "–" for row in selection for cell in row)
