@@ -1,5 +1,6 @@
 """The options: their defaults, their flags, their checks."""
 
+import functools
 import json
 from dataclasses import dataclass, fields
 
@@ -96,6 +97,11 @@ def test_a_statistics_function_is_found_and_written_down_by_name(tmp_path, funct
     config = KakurenboConfig(output_dir=str(tmp_path), statistics_fn=function)
     assert resolve_statistics_function(config.statistics_fn) is statistics
     assert json.loads(config.to_json_string())["statistics_fn"] == "test_config:statistics"
+
+
+def test_a_statistics_function_without_a_name_is_written_down_as_it_is_shown(tmp_path):
+    config = KakurenboConfig(output_dir=str(tmp_path), statistics_fn=functools.partial(statistics, inputs=None))
+    assert json.loads(config.to_json_string())["statistics_fn"].startswith("functools.partial(<function statistics")
 
 
 def test_other_training_arguments_with_the_options(tmp_path):

@@ -42,7 +42,7 @@ def test_names_and_version():
         hf_kakurenbo.load_everything  # noqa: B018
 
 
-@pytest.mark.parametrize("version", ["4.57.3", "5.3.0", "6.0.0"])
+@pytest.mark.parametrize("version", ["4.57.3", "5.3.0", "6.0.0", "6.0.0rc1", "6.0.0.dev0"])
 def test_an_unsupported_transformers_is_refused_with_the_range(version):
     with pytest.raises(ImportError, match=rf">=5.4,<6; version {version} is installed"):
         require_supported_transformers(version)
@@ -60,6 +60,6 @@ import hf_kakurenbo
     assert "ImportError: hf_kakurenbo works with transformers >=5.4,<6; version 5.3.0 is installed" in done.stderr
 
 
-@pytest.mark.parametrize("version", ["5.4.0", "5.4.2", "5.99.1"])
+@pytest.mark.parametrize("version", ["5.4.0", "5.4.2", "5.24.0.dev0", "5.99.1"])
 def test_a_supported_one_is_not(version):
     require_supported_transformers(version)

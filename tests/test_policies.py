@@ -1,6 +1,7 @@
 """The vectorised policy against a slow literal transcription of the method."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def ledger_of(samples):
 
 def literally(samples, fraction, factor, warm, threshold, move_back):
     """One epoch's selection, sample by sample."""
-    num_candidates = 0 if warm else math.floor(fraction * factor * len(samples))
+    num_candidates = 0 if warm else math.floor(Fraction(str(fraction)) * Fraction(str(factor)) * len(samples))
     rank = lambda index: (samples[index][0] if math.isfinite(samples[index][0]) else math.inf, index)  # noqa: E731
     candidates = sorted(range(len(samples)), key=rank)[:num_candidates]
     hidden = set()
@@ -73,6 +74,15 @@ def test_all_alike(correct, hidden):
     assert selection.moved_back == 30 - hidden
 
 
+@pytest.mark.parametrize(
+    ("fraction", "progress", "expected"), [(0.29, 0.0, 29), (0.35, 0.3, 28), (0.7, 0.6, 42), (0.7, 0.3, 56)]
+)
+def test_a_share_is_of_the_decimals_as_they_are_written(fraction, progress, expected):
+    # In binary fractions 0.29 · 100 is a little less than 29, and 0.35 · 0.8 · 100 a little less than 28.
+    policy = KakurenboPolicy(max_hidden_fraction=fraction)
+    assert policy.select(SampleLedger(100), 1, progress).candidates == expected
+
+
 def test_nothing_measured_hides_nothing():
     assert not KakurenboPolicy(move_back=False).select(SampleLedger(10), 1, 0.0).hidden.any()
 
@@ -108,6 +118,7 @@ def test_refresh_interval(interval, epochs):
         ({"max_hidden_fraction": 1.0}, r"max_hidden_fraction=1.0 is not in \[0, 1\)"),
         ({"max_hidden_fraction": -0.1}, r"max_hidden_fraction=-0.1 is not in"),
         ({"confidence_threshold": 1.1}, r"confidence_threshold=1.1 is not in \[0, 1\]"),
+        ({"confidence_threshold": -0.1}, r"confidence_threshold=-0.1 is not in \[0, 1\]"),
         ({"confidence_threshold": float("nan")}, "confidence_threshold=nan"),
         ({"max_hidden_fraction": float("nan")}, "max_hidden_fraction=nan"),
         ({"refresh_interval": 0}, "refresh_interval=0 must be a whole number of epochs, 1 or more"),

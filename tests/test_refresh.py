@@ -45,6 +45,7 @@ def snapshot(model):
         torch.get_rng_state(),
         np.random.get_state()[1].tolist(),
         random.getstate(),
+        [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
     )
 
 
@@ -56,11 +57,20 @@ def assert_untouched(before, after):
     assert before[4:] == after[4:]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_leaves_no_trace(tmp_path, monkeypatch, workers):
-    trainer = make_trainer(
-        tmp_path, model=PartlyFrozen, dataset=Noisy(), dataloader_num_workers=workers, num_train_epochs=3, **HIDING
-    )
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dataloader_num_workers": 0},
+        {"dataloader_num_workers": 1},
+        pytest.param({"use_cpu": False}, marks=needs_cuda),
+    ],
+    ids=str,
+)
+def test_leaves_no_trace(tmp_path, monkeypatch, options):
+    trainer = make_trainer(tmp_path, model=PartlyFrozen, dataset=Noisy(), num_train_epochs=3, **options, **HIDING)
     looks = []
     refresh = type(trainer)._refresh
 
@@ -79,26 +89,31 @@ def test_leaves_no_trace(tmp_path, monkeypatch, workers):
     assert len(looks) == 1
 
 
-def test_measures_in_evaluation_mode(tmp_path):
-    trainer = make_trainer(tmp_path, num_train_epochs=3, **HIDING)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_measures_in_evaluation_mode_and_in_the_precision_of_the_training(tmp_path, bf16):
+    trainer = make_trainer(tmp_path, num_train_epochs=3, bf16=bf16, **HIDING)
     expected = {}
     refresh = trainer._refresh
 
     def watched_refresh(training):
         refresh(training)
-        model = trainer.model.eval()
+        model = Classifier().eval()  # Accelerate has put its autocast around the trainer's
+        model.load_state_dict(trainer.model.state_dict())
+        x = torch.stack([sample["x"] for sample in samples()[:60]])
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = model(x)["logits"].float()
         with torch.no_grad():
-            logits = model(torch.stack([sample["x"] for sample in samples()[:60]]))["logits"]
+            expected["in full"] = model(x)["logits"].softmax(1).max(1).values
         labels = torch.stack([sample["labels"] for sample in samples()[:60]])
         expected["loss"] = nn.functional.cross_entropy(logits, labels, reduction="none")
         expected["confidence"] = logits.softmax(1).max(1).values
         expected["measured"] = training.run.ledger.loss[:60].clone(), training.run.ledger.confidence[:60].clone()
-        model.train()
 
     trainer._refresh = watched_refresh
     trainer.train()
     torch.testing.assert_close(expected["measured"][0], expected["loss"])
     torch.testing.assert_close(expected["measured"][1], expected["confidence"])
+    assert torch.allclose(expected["measured"][1], expected["in full"], rtol=1e-5) is not bf16
 
 
 @pytest.mark.parametrize(("interval", "times"), [(1, 4), (2, 2), (3, 1)])

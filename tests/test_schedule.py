@@ -63,6 +63,18 @@ def test_a_learning_rate_that_is_a_tensor_stays_the_same_tensor():
     assert float(rate) == pytest.approx(0.1 * 0.25 * 2.0)
 
 
+def test_closed_it_leaves_the_rates_of_the_scheduler_underneath():
+    driven = optimizer(0.1)
+    scheduler = AlignedScheduler(torch.optim.lr_scheduler.ExponentialLR(driven, 0.5), driven)
+    scheduler.begin_epoch(2, 4, scale=1.25)
+    driven.step()
+    scheduler.step()
+    assert driven.param_groups[0]["lr"] == pytest.approx(0.1 * 0.25 * 1.25)
+    for _ in range(2):
+        scheduler.close()
+        assert scheduler.get_last_lr() == [driven.param_groups[0]["lr"]] == [pytest.approx(0.1 * 0.25)]
+
+
 def test_what_callbacks_read_is_the_schedulers_own():
     driven = optimizer(0.1)
     scheduler = AlignedScheduler(torch.optim.lr_scheduler.StepLR(driven, 3), driven)

@@ -8,35 +8,71 @@ from transformers import Trainer
 
 from hf_kakurenbo import KakurenboTrainer
 from processes import run_ranks
-from toy import LinearClassifier, epochs, losses, same_tensors, samples, trained, without_timings
+from toy import (
+    LinearClassifier,
+    TokenDropout,
+    epochs,
+    losses,
+    make_trainer,
+    pad,
+    same_tensors,
+    samples,
+    texts,
+    trained,
+    without_timings,
+)
+
+EVEN = {"model": LinearClassifier, "num_train_epochs": 6, "learning_rate": 0.1}
 
 
-def outcome(output_dir, trainer, options):
+def outcome(output_dir, trainer, options, resume_from_checkpoint=None):
     """Train, and bring home what the tests look at."""
-    done = trained(output_dir, trainer, **options)
+    done = make_trainer(output_dir, trainer, **options)
+    done.train(resume_from_checkpoint)
     ledger = getattr(done, "ledger", None)
     return {
         "losses": losses(done),
         "weights": done.model.state_dict(),
         "hidden": done.watch.hidden,
+        "orders": done.watch.orders,
+        "totals": done._training.run.totals() if ledger else None,
         "rates": done.watch.rates,
         "ledger": ledger.state_dict() if ledger else None,
         "epochs": without_timings(epochs(done)),
     }
 
 
-def error(output_dir, options, shorter_on_rank_1=0):
+def error(output_dir, options, shorter_on_rank_1=0, trainer=KakurenboTrainer):
     """Train, and bring home the message of the error that it ends with."""
     dataset = samples(203 - shorter_on_rank_1 * int(os.environ["RANK"]))
     with pytest.raises(RuntimeError) as raised:
-        trained(output_dir, dataset=dataset, per_device_train_batch_size=8, **options)
+        trained(output_dir, trainer, dataset=dataset, per_device_train_batch_size=8, **options)
+    return str(raised.value)
+
+
+def refusal(output_dir, options):
+    """Construct a trainer that is refused, then one for the plain training, and bring home the message."""
+    with pytest.raises(ValueError, match="even_batches") as raised:
+        make_trainer(output_dir, **options)
+    make_trainer(output_dir, hiding_policy="none", **options)
     return str(raised.value)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"gradient_accumulation_steps": 4}, {"dataloader_drop_last": True}],
-    ids=["plain", "partial accumulation", "drop last"],
+    [
+        {},
+        {"gradient_accumulation_steps": 4},
+        {"dataloader_drop_last": True},
+        pytest.param({"accelerator_config": {"dispatch_batches": True}}, marks=pytest.mark.wide),
+        {
+            "model": TokenDropout,
+            "dataset": texts(),
+            "trainer_options": {"data_collator": pad},
+            "train_sampling_strategy": "group_by_length",
+        },
+    ],
+    ids=["plain", "partial accumulation", "drop last", "dispatched", "grouped by length"],
 )
 def test_nothing_hidden_is_identical_to_trainer(tmp_path, options):
     options = {"per_device_train_batch_size": 8, "num_train_epochs": 2, **options}
@@ -49,26 +85,45 @@ def test_nothing_hidden_is_identical_to_trainer(tmp_path, options):
             assert same_tensors(hiding[rank]["weights"], plain[rank]["weights"])
 
 
-@pytest.mark.parametrize("split_batches", [False, True])
-def test_two_processes_do_what_one_does(tmp_path, split_batches):
-    # Without the padding of a last batch, which weighs a sample twice in Trainer too, the batches are the same.
-    options = {"model": LinearClassifier, "num_train_epochs": 6, "dataloader_drop_last": True, "learning_rate": 0.1}
+# Without the padding of a last batch, which weighs a sample twice in Trainer too, the batches are the same.
+@pytest.mark.parametrize(
+    ("options", "batches"),
+    [
+        ({"dataloader_drop_last": True}, {}),
+        ({"dataloader_drop_last": True}, {"split_batches": True}),
+        ({"dataloader_drop_last": True}, {"dispatch_batches": True}),
+        ({"dataset": samples(208), "hiding_policy": "first_ids", "max_hidden_fraction": 48.5 / 208}, {}),
+    ],
+    ids=["drop last", "split batches", "dispatched batches", "incomplete batches kept"],
+)
+def test_two_processes_do_what_one_does(tmp_path, options, batches):
+    options = {**EVEN, **options}
     one = outcome(tmp_path / "one", KakurenboTrainer, {"per_device_train_batch_size": 16, **options})
-    options["accelerator_config"] = {"split_batches": split_batches}
-    options["per_device_train_batch_size"] = 16 if split_batches else 8
+    options["accelerator_config"] = batches
+    options["per_device_train_batch_size"] = 16 if "split_batches" in batches else 8
     two = run_ranks(2, outcome, tmp_path / "two", KakurenboTrainer, options)
     assert sum(int(hidden.sum()) for hidden in one["hidden"]) > 50, "too little was hidden to compare"
     for rank in two:
         assert all(torch.equal(a, b) for a, b in zip(rank["hidden"], one["hidden"], strict=True))
         assert [entry["loss"] for entry in rank["losses"]] == pytest.approx([entry["loss"] for entry in one["losses"]])
         assert rank["rates"] == one["rates"]
+        assert rank["totals"]["kakurenbo/trained_samples"] == one["totals"]["kakurenbo/trained_samples"]
         torch.testing.assert_close(rank["weights"], one["weights"])
     assert same_tensors(two[0]["ledger"], two[1]["ledger"])
     for name, tensor in one["ledger"].items():
         torch.testing.assert_close(two[0]["ledger"][name], tensor, equal_nan=True)
 
 
-@pytest.mark.parametrize("options", [{}, {"dataloader_num_workers": 1}, {"gradient_accumulation_steps": 3}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dataloader_num_workers": 1},
+        {"gradient_accumulation_steps": 3},
+        {"accelerator_config": {"dispatch_batches": True}},
+    ],
+    ids=str,
+)
 def test_both_ranks_hold_the_same_ledger(tmp_path, options):
     options = {"num_train_epochs": 6, "per_device_train_batch_size": 8, "learning_rate": 0.05, **options}
     ranks = run_ranks(2, outcome, tmp_path, KakurenboTrainer, options)
@@ -76,15 +131,60 @@ def test_both_ranks_hold_the_same_ledger(tmp_path, options):
     assert max(entry["kakurenbo/hidden_fraction"] for entry in ranks[0]["epochs"]) > 0.05
     assert same_tensors(ranks[0]["ledger"], ranks[1]["ledger"])
     assert bool(ranks[0]["ledger"]["loss"].isfinite().all())
+    visible = [entry["kakurenbo/visible_samples"] for entry in ranks[0]["epochs"]]
+    assert ranks[0]["totals"]["kakurenbo/trained_samples"] == sum(visible), "padding was counted"
 
 
-# Without even batches the training itself needs full ones in each epoch, so 16 samples of hidden ones at a time.
-@pytest.mark.parametrize(("count", "even_batches"), [(0, True), (1, True), (3, True), (20, True), (16, False)])
+GROUPED = {
+    "model": TokenDropout,
+    "dataset": texts(),
+    "trainer_options": {"data_collator": pad},
+    "train_sampling_strategy": "group_by_length",
+    "per_device_train_batch_size": 8,
+}
+
+
+def test_ranks_whose_generators_differ_train_in_the_same_order(tmp_path):
+    # The dropout of each token draws as many numbers as the rank's batch is long.
+    options = {**GROUPED, "hiding_policy": "first_ids", "max_hidden_fraction": 0.3, "num_train_epochs": 5}
+    ranks = run_ranks(2, outcome, tmp_path, KakurenboTrainer, options)
+    assert ranks[0]["orders"] == ranks[1]["orders"]
+    assert [sorted(order) for order in ranks[0]["orders"]] == [list(range(101))] + [list(range(30, 101))] * 4
+    assert len({tuple(order) for order in ranks[0]["orders"]}) == 5, "an order came again"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"save_strategy": "steps", "save_steps": 4, "gradient_accumulation_steps": 2},
+        pytest.param({"save_strategy": "epoch"}, marks=pytest.mark.wide),
+        {"save_strategy": "epoch", **GROUPED, "hiding_policy": "first_ids"},
+        pytest.param(
+            {"save_strategy": "steps", "save_steps": 4, **GROUPED, "hiding_policy": "first_ids"}, marks=pytest.mark.wide
+        ),
+    ],
+    ids=["by steps, accumulated", "by epochs", "by epochs, grouped by length", "by steps, grouped by length"],
+)
+def test_resumed_is_never_interrupted(tmp_path, options):
+    options = {"num_train_epochs": 5, "per_device_train_batch_size": 8, "learning_rate": 0.05, **options}
+    whole = run_ranks(2, outcome, tmp_path, KakurenboTrainer, options)
+    assert whole[0]["ledger"]["times_hidden"].sum() > 20, "too little was hidden to compare"
+    checkpoints = sorted(tmp_path.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
+    middle = str(checkpoints[len(checkpoints) // 2])
+    resumed = run_ranks(2, outcome, tmp_path / "resumed", KakurenboTrainer, options, middle)
+    for rank in range(2):
+        assert same_tensors(resumed[rank]["weights"], whole[rank]["weights"])
+        assert same_tensors(resumed[rank]["ledger"], whole[rank]["ledger"])
+        assert resumed[rank]["losses"] == whole[rank]["losses"]
+
+
+@pytest.mark.parametrize(("count", "even_batches"), [(0, True), (1, True), (3, True), (20, True), (13, False)])
 def test_the_refresh_does_not_hang(tmp_path, count, even_batches):
     options = {
         "num_train_epochs": 3,
         "per_device_train_batch_size": 8,
         "accelerator_config": {"even_batches": even_batches},
+        "dataloader_drop_last": not even_batches,  # without it the training itself could not be
         "dataset": samples(208 + count),  # 208 visible ones fill the batches of both ranks
         "hiding_policy": "first_ids",
         "max_hidden_fraction": (count + 0.5) / (208 + count),
@@ -101,6 +201,26 @@ def test_a_disagreement_raises_on_every_rank(tmp_path):
     assert messages[0] == messages[1]
     assert "drifted apart before epoch 1" in messages[0]
     assert "digest of the visible set" in messages[0]
+
+
+class RankDependentOrder(KakurenboTrainer):
+    """Draws in another order on the second rank, as a sampler must not."""
+
+    def _get_train_sampler(self, dataset=None):
+        return range(203) if os.environ["RANK"] == "0" else range(202, -1, -1)
+
+
+def test_another_order_raises_on_every_rank(tmp_path):
+    options = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3}
+    messages = run_ranks(2, error, tmp_path, options, 0, RankDependentOrder, timeout=60)
+    assert messages[0] == messages[1]
+    assert "drifted apart before epoch 1. digest of the order" in messages[0]
+
+
+def test_uneven_batches_are_refused_at_construction(tmp_path):
+    for message in run_ranks(2, refusal, tmp_path, {"accelerator_config": {"even_batches": False}}, timeout=60):
+        assert "even_batches=False without dataloader_drop_last" in message
+        assert "set dataloader_drop_last=True" in message
 
 
 def test_different_datasets_are_told_before_the_first_step(tmp_path):
