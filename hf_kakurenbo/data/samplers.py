@@ -96,7 +96,7 @@ class VisibleSampler(Sampler[int]):
         return len(self._order if self._order is not None else self._draw())
 
     def __iter__(self) -> Iterator[int]:
-        yield from _in_chunks(self._order if self._order is not None else self._draw())
+        yield from in_chunks(self._order if self._order is not None else self._draw())
 
     def _draw(self) -> np.ndarray:
         if hasattr(self.sampler, "set_epoch"):
@@ -121,10 +121,10 @@ class HiddenSampler(Sampler[int]):
         return int(self.hidden.count_nonzero())
 
     def __iter__(self) -> Iterator[int]:
-        return _in_chunks(np.flatnonzero(self.hidden.numpy()))
+        return in_chunks(np.flatnonzero(self.hidden.numpy()))
 
 
-def _in_chunks(ids: np.ndarray) -> Iterator[int]:
+def in_chunks(ids: np.ndarray) -> Iterator[int]:
     """Python integers, a chunk at a time: a list of 100 million of them would take gigabytes."""
     for start in range(0, len(ids), _CHUNK):
         yield from ids[start : start + _CHUNK].tolist()
