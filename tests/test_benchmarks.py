@@ -127,6 +127,27 @@ def test_as_many_writes_are_counted_as_lines_have_pixels(render):
             assert len(places) > written.sum()
 
 
+def test_a_network_learns_the_categories_and_its_features_read_digits():
+    report = run("learning.py", "--quick")
+    told, chance = (float(share) for share in re.search(r": ([\d.]+)% ± .*\(chance ([\d.]+)%\)", report).groups())
+    assert told > 10 * chance
+    [(header, rows)] = tables(report)
+    assert header == ["digits read from", "2 labels a digit", "5 labels a digit", "20 labels a digit"]
+    assert [row[0] for row in rows] == [
+        "third convolution, random weights",
+        "third convolution, trained on fractaldb-60",
+        "last convolution, random weights",
+        "last convolution, trained on fractaldb-60",
+        "the pixels themselves",
+    ]
+    assert_figures(rows)
+    # Whether trained features are the better ones shows over more seeds and longer trainings than these.
+    for row in rows:
+        few, some, many = (numbers(cell)[0] for cell in row[1:])
+        assert 30 < few < some < many < 100
+    assert re.search(r"paired by seed: -?[\d.]+% ± [\d.]+%", report)
+
+
 def test_overhead_prints_its_parts():
     (_, nothing_hidden), (_, hiding), (_, parts), (_, selection) = tables(
         run("overhead.py", "--quick", "--rounds", "1")
