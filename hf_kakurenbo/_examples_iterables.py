@@ -39,6 +39,16 @@ def _is_one_to_one(iterable: Any) -> bool:
     return type(iterable) in (FormattedExamplesIterable, SelectColumnsIterable)
 
 
+def varied(dataset: Any, **attributes: Any) -> Any:
+    """A stream of `datasets` with some of its attributes changed.
+
+    `copy.copy` would not do: its `__setstate__` makes the copy share all attributes with the original.
+    """
+    changed = object.__new__(type(dataset))
+    changed.__dict__.update({**dataset.__dict__, **attributes})
+    return changed
+
+
 def over_another_source(outer: Sequence[Any], source: Any) -> Any:
     """The same iterables, outermost first, with another source under the innermost."""
     for iterable in reversed(outer):
@@ -85,10 +95,6 @@ class ChosenExamples(_BaseExamplesIterable):
     def shuffle_data_sources(self, *args: Any, **kwargs: Any) -> ChosenExamples:
         """The same choice from the other iterable, shuffled."""
         return ChosenExamples(self.ex_iterable.shuffle_data_sources(*args, **kwargs), self.chooses)
-
-    def shift_rngs(self, value: int) -> ChosenExamples:
-        """The same choice, the random generators of the other iterable moved on."""
-        return ChosenExamples(self.ex_iterable.shift_rngs(value), self.chooses)
 
     def _init_state_dict(self) -> dict[str, Any]:
         self._state_dict = self.ex_iterable._init_state_dict()

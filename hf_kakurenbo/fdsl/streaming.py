@@ -1,15 +1,16 @@
 """The images as a stream: a `datasets.IterableDataset` that draws what is iterated over and nothing else.
 
-It rests on internals of `datasets`: `_BaseExamplesIterable`, what an IterableDataset iterates over. The public ways to one, `IterableDataset.from_generator` and a builder's `_generate_examples`, encode each image
-as PNG and decode it again as soon as the features are known, shuffle through a buffer that loses samples on resume, do
-not tell the generator which epoch it is, and draw what `skip` skips.
+It rests on internals of `datasets`: `_BaseExamplesIterable`, what an IterableDataset iterates over. The public ways
+to one, `IterableDataset.from_generator` and a builder's `_generate_examples`, encode each image as PNG and decode it
+again as soon as the features are known, shuffle through a buffer that loses samples on resume, do not tell the
+generator which epoch it is, and draw what `skip` skips.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from datasets.iterable_dataset import _BaseExamplesIterable
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from .._examples_iterables import ExamplesInHand, one_to_one_chain, over_another_source
+from .._examples_iterables import ExamplesInHand, one_to_one_chain, over_another_source, varied
 from .dataset import FDSLDataset
 from .permutation import Order
 from .shards import DEFAULT_SHARDS, count_shards, cut
@@ -149,8 +150,7 @@ class FDSLStream(IterableDataset):
     def filter(self, *args: Any, **options: Any) -> IterableDataset:
         """Keep the examples for which a function is true; as `IterableDataset.filter`."""
         # Up to 4.6 it fails where examples have their features already, unless the dataset does not know of them.
-        unaware = copy(self)
-        unaware._info = self._info.copy()
+        unaware = varied(self, _info=self._info.copy())
         unaware._info.features = None
         filtered = IterableDataset.filter(unaware, *args, **options)
         filtered._info.features = self._info.features
@@ -202,9 +202,7 @@ class FDSLStream(IterableDataset):
         Returns:
             A permutation of 0..len − 1.
         """
-        stream = copy(self)
-        stream._epoch = epoch
-        images = stream._prepare_ex_iterable_for_iteration()
+        images = varied(self, _epoch=epoch)._prepare_ex_iterable_for_iteration()
         while not isinstance(images, _Images):
             images = images.ex_iterable
         sample_ids = images.sample_ids()

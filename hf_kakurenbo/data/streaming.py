@@ -1,0 +1,267 @@
+"""Streams: samples that come in an order of their own, each with an id, of which only the wanted ones are made.
+
+Every worker of every rank goes through the whole order by the ids alone, and makes the samples that are its own:
+visible ones, dealt out in batches. So the ranks have as many batches each, no sample is made twice, and the order does
+not depend on the number of workers. Nothing that changes from epoch to epoch is in the objects that persistent workers
+keep a copy of: it is in memory that they share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
+
+from .identity import IdentifiedExamples, IdentifyingCollator
+from .random_state import RandomState
+from .samplers import in_chunks
+from .sources import Choice, examples_of
+
+
+@runtime_checkable
+class IndexedStream(Protocol):
+    """A stream whose samples can be had by number, in an order that is known without making any of them.
+
+    It is trained on as a map-style dataset in the stream's order. `FDSLStream` is one.
+    """
+
+    def samples(self) -> Dataset[Any]:
+        """The samples by number, 0..N−1: a map-style dataset."""
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The numbers of the samples in the order of an epoch: (N,), a permutation."""
+
+
+class StreamOrder(Sampler[int]):
+    """The order of an [`IndexedStream`] as a sampler.
+
+    Args:
+        stream: the stream.
+        length: N, the number of its samples.
+    """
+
+    def __init__(self, stream: IndexedStream, length: int) -> None:
+        self.stream = stream
+        self.length = length
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of an epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        return in_chunks(self.stream.order(self.epoch))
+
+
+@dataclass(frozen=True)
+class Deal:
+    """How the samples of an epoch, in their order, are dealt out to ranks and workers.
+
+    The order is cut into global batches of `ranks × batch_size`; each rank has its slice of every one of them, and a
+    worker has the batches number worker, worker + workers, and so on. Among several ranks the last batch is filled up
+    with the first samples.
+
+    Args:
+        batch_size: of one rank.
+        rank, ranks: which rank, of how many.
+        whole: only so many samples are dealt out as are a multiple of this; 1 for all of them.
+    """
+
+    batch_size: int
+    rank: int = 0
+    ranks: int = 1
+    whole: int = 1
+
+    def dealt(self, samples: int) -> int:
+        """How many of so many samples are dealt out."""
+        return samples - samples % self.whole
+
+    def batches(self, samples: int) -> int:
+        """How many batches each rank has of so many samples."""
+        return math.ceil(self.dealt(samples) / (self.batch_size * self.ranks))
+
+    def positions(self, batch: int, samples: int) -> range:
+        """The positions of the samples in this rank's slice of a batch."""
+        start = (batch * self.ranks + self.rank) * self.batch_size
+        end = self.dealt(samples)
+        return range(min(start, end), min(start + self.batch_size, end))
+
+    def filling(self, batch: int, samples: int) -> list[int]:
+        """The positions of the samples with which this rank's slice of a batch is filled up."""
+        if self.ranks == 1:
+            return []
+        end = self.dealt(samples)
+        start = (batch * self.ranks + self.rank) * self.batch_size
+        return [position % end for position in range(max(start, end), start + self.batch_size)]
+
+    def batch_of(self, position: int) -> int | None:
+        """In which of this rank's batches the sample at a position is; None if it is another rank's."""
+        batch, place = divmod(position, self.batch_size * self.ranks)
+        return batch if place // self.batch_size == self.rank else None
+
+
+SKIPPED = object()
+"""Stands for a sample that was trained on before the training was interrupted, and is not made again."""
+
+
+class SampleStream(IterableDataset[Any]):
+    """The visible samples of a stream with ids, as `(id, example)`, with a length.
+
+    Args:
+        dataset: a `datasets.IterableDataset`, or a PyTorch one that gives all samples in the same order to whoever
+            iterates it; its examples are dicts.
+        id_column: the column with the id, an integer; each of 0..N−1 comes once. It is taken out of the examples.
+        num_samples: N; by default what the dataset says of itself.
+        shared: whether workers will iterate over it.
+
+    Raises:
+        ValueError: N is not known, or the dataset is shared out among ranks already.
+    """
+
+    def __init__(self, dataset: Any, id_column: str, num_samples: int | None = None, shared: bool = False) -> None:
+        if getattr(dataset, "_distributed", None) is not None:
+            raise ValueError(
+                "The stream is shared out among ranks already (`split_dataset_by_node`), and so would be twice. Leave "
+                "it whole: the trainer deals its samples out."
+            )
+        self.dataset = dataset
+        self.id_column = id_column
+        self.num_samples = num_samples if num_samples is not None else _known_length(dataset)
+        self.deal = Deal(batch_size=1)
+        self.random_state: RandomState | None = None
+        """Always None: the order of a stream is its own, and draws from no generator of this process."""
+        self._of_hidden = False
+        self._hidden = torch.zeros(self.num_samples, dtype=torch.bool)
+        # The epoch, and how many of its batches were done before this session.
+        self._progress = torch.zeros(2, dtype=torch.int64)
+        if shared:
+            self._hidden.share_memory_()  # type: ignore[no-untyped-call]
+            self._progress.share_memory_()  # type: ignore[no-untyped-call]
+
+    def dealt(self, deal: Deal) -> SampleStream:
+        """The same stream, dealt out in some way; it follows this one's epochs."""
+        dealt = copy(self)
+        dealt.deal = deal
+        return dealt
+
+    def of_hidden(self) -> SampleStream:
+        """The hidden samples of each epoch instead of the visible ones, all of them."""
+        hidden = copy(self)
+        hidden._of_hidden = True
+        hidden.deal = Deal(self.deal.batch_size, self.deal.rank, self.deal.ranks)
+        return hidden
+
+    def begin_epoch(
+        self, epoch: int, hidden: Tensor, random_state: RandomState | None = None, batches_done: int = 0
+    ) -> None:
+        """Start an epoch.
+
+        Args:
+            epoch: its index, from 0.
+            hidden: (N,) bool, the samples to leave out.
+            random_state: not used.
+            batches_done: so many batches of a rank are not made again; what stands for them has no content.
+        """
+        self._hidden.copy_(hidden)
+        self._progress.copy_(torch.tensor([epoch, batches_done]))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start an epoch with the same samples hidden; a second call with the same epoch changes nothing."""
+        if epoch != int(self._progress[0]):
+            self._progress.copy_(torch.tensor([epoch, 0]))
+
+    @property
+    def samples(self) -> int:
+        """How many samples the epoch has, on all ranks together."""
+        hidden = int(self._hidden.count_nonzero())
+        return hidden if self._of_hidden else self.num_samples - hidden
+
+    def __len__(self) -> int:
+        """How many this rank is given, those that fill up its last batch included."""
+        samples, last = self.samples, self.deal.batches(self.samples) - 1
+        if last < 0:
+            return 0
+        return last * self.deal.batch_size + self._size_of(last, samples)
+
+    def _size_of(self, batch: int, samples: int) -> int:
+        return len(self.deal.positions(batch, samples)) + len(self.deal.filling(batch, samples))
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        epoch, batches_done = (int(self._progress[0]), 0 if self._of_hidden else int(self._progress[1]))
+        samples = self.samples
+        own = range(number, self.deal.batches(samples), workers)
+        done = range(number, batches_done, workers)
+        for batch in done:
+            yield from [SKIPPED] * self._size_of(batch, samples)
+        if own[len(done) :]:
+            yield from self._make(epoch, own[len(done) :], samples)
+
+    def _make(self, epoch: int, batches: range, samples: int) -> Iterator[tuple[int, Any]]:
+        """The samples of some batches of this rank."""
+        deal, last = self.deal, batches[-1]
+        filling = deal.filling(last, samples)
+        end = deal.dealt(samples)
+        # Whoever has the last batch goes on to the end, to see that the stream ends where it should.
+        stops_after = deal.positions(last, samples)[-1] if last < deal.batches(samples) - 1 else None
+
+        def is_own(position: int) -> bool:
+            return deal.batch_of(position) in batches and position < end
+
+        choice = Choice(
+            self.id_column,
+            self._hidden.numpy() == self._of_hidden,
+            lambda position: is_own(position) or position in filling,
+        )
+        kept = {}
+        for position, sample_id, example in examples_of(self.dataset, epoch, choice):
+            if position in filling:
+                kept[position] = (sample_id, copy(example))
+            if is_own(position):
+                yield sample_id, example
+            if position == stops_after:
+                return
+        yield from (kept[position] for position in filling)
+
+
+def _known_length(dataset: Any) -> int:
+    if hasattr(dataset, "__len__"):
+        return len(dataset)
+    splits = getattr(getattr(dataset, "info", None), "splits", None) or {}
+    split = splits.get(str(dataset.split)) if splits else None
+    if split is None or not split.num_examples:
+        raise ValueError(
+            "It is not known how many samples the training stream has, without which there are no epochs. Say so with "
+            "`KakurenboConfig(num_samples=...)` (flag `--num_samples`), or load it map-style (`streaming=False`)."
+        )
+    return int(split.num_examples)
+
+
+class StreamCollator:
+    """Collates the samples of a [`SampleStream`]: their examples by another collator, their ids beside them.
+
+    Args:
+        collator: an [`IdentifyingCollator`].
+    """
+
+    def __init__(self, collator: IdentifyingCollator) -> None:
+        self.collator = collator
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        """A batch; of samples that are skipped, a batch of nothing but ids that mean nothing."""
+        if samples[0] is SKIPPED:
+            return {self.collator.id_name: torch.zeros(len(samples), dtype=torch.int64)}
+        ids, examples = zip(*samples, strict=True)
+        return self.collator(IdentifiedExamples(ids, list(examples)))
