@@ -59,6 +59,10 @@ class HidingArguments:
     sample_id_column: str = field(
         default="sample_id", metadata={"help": "The entry of a batch, and the column of a stream, that names a sample."}
     )
+    num_samples: int | None = field(
+        default=None,
+        metadata={"help": "How many samples a training stream has, if it does not say so itself; 1 or more."},
+    )
     # `str` stands second on purpose: it is the type that HfArgumentParser takes for the flag.
     statistics_fn: Callable[..., Any] | str | None = field(
         default=None,
@@ -96,7 +100,9 @@ class KakurenboConfig(HidingArguments, TrainingArguments):
         move_back: off, the loss alone decides.
         lr_compensation: multiply the learning rate by 1 / (1 − the share hidden in the epoch).
         refresh_interval: look at the hidden samples, forward only, every so many epochs; 1 or more.
-        sample_id_column: the entry of a batch that names its samples; only to be changed if a collator uses the name.
+        sample_id_column: the column of a stream with the ids of its samples, integers from 0, and the entry of a batch
+            under which ids travel.
+        num_samples: N, how many samples a training stream has, if it does not say so itself; at least 1.
         statistics_fn: a function (outputs, inputs) → `SampleStatistics`, or its name as `"package.module:function"`,
             for models that no built-in rule fits.
 
@@ -156,6 +162,8 @@ def validate_hiding(options: HidingArguments) -> None:
     resolve_statistics_function(options.statistics_fn)
     if not options.sample_id_column:
         raise ValueError("sample_id_column is empty: give the name of the entry that holds the sample ids.")
+    if options.num_samples is not None and options.num_samples < 1:
+        raise ValueError(f"num_samples={options.num_samples} must be at least 1: it is the length of the stream.")
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -30,8 +30,15 @@ from .data import (
     IdentifiedDataset,
     IdentifyingCollator,
     RandomState,
+    SampleStream,
+    StreamCollator,
+    StreamOrder,
     VisibleSampler,
+    is_indexed,
+    leave_whole,
+    make_deal,
     make_hidden_loader,
+    make_hidden_stream_loader,
     make_visible_sampler,
     untouched_random_state,
 )
@@ -57,7 +64,7 @@ class _Training:
     """What one call of `train` holds; made anew by each call."""
 
     run: HidingRun
-    sampler: VisibleSampler
+    sampler: VisibleSampler | SampleStream
     id_name: str
     label_names: list[str]
     statistics_function: StatisticsFunction | None
@@ -89,6 +96,7 @@ class KakurenboMixin(_Base):
 
     data_collator: Any
     lr_scheduler: Any
+    train_dataset: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -101,7 +109,7 @@ class KakurenboMixin(_Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._training: _Training | None = None
-        self._sampler: VisibleSampler | None = None
+        self._sampler: VisibleSampler | SampleStream | None = None
         self._weights_folder: str | None = None
         super().__init__(*args, **kwargs)
         self.callback_handler.callbacks.insert(0, _HidingCallback(self))
@@ -116,20 +124,32 @@ class KakurenboMixin(_Base):
     # Trainer checks its arguments here, during construction and once it knows its device.
     def _validate_args(self) -> None:
         if self._hides():
+            self._take_streams_samples()
             self._refuse_what_cannot_be_honoured()
         super()._validate_args()
 
     def _hides(self) -> bool:
         return create_configured_policy(hiding_arguments(self.args)) is not None
 
+    def _take_streams_samples(self) -> None:
+        """Give a stream a length and its samples their ids, for which Trainer would ask for `max_steps`."""
+        dataset, options = self.train_dataset, hiding_arguments(self.args)
+        if isinstance(dataset, IterableDataset) and not (isinstance(dataset, SampleStream) or is_indexed(dataset)):
+            workers = self.args.dataloader_num_workers > 0
+            self.train_dataset = SampleStream(dataset, options.sample_id_column, options.num_samples, shared=workers)
+
     def _refuse_what_cannot_be_honoured(self) -> None:
         args, dataset = self.args, self.train_dataset
         resolve_statistics_function(hiding_arguments(args).statistics_fn)
-        if dataset is not None and (isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")):
+        if dataset is not None and not hasattr(dataset, "__len__"):
             raise ValueError(
-                f"The training dataset ({type(dataset).__name__}) has no length and no random access, which hiding "
-                "samples needs. Load it map-style (`load_dataset(..., streaming=False)`), or set "
-                'hiding_policy="none".'
+                f"The training dataset ({type(dataset).__name__}) has no length and is no stream "
+                '(torch.utils.data.IterableDataset). Give it a `__len__`, or set hiding_policy="none".'
+            )
+        if isinstance(dataset, IterableDataset) and args.train_sampling_strategy == "group_by_length":
+            raise ValueError(
+                'train_sampling_strategy="group_by_length" needs random access, and a stream has an order of its own. '
+                'Load the dataset map-style (`streaming=False`), or leave it at "random", which means the stream\'s.'
             )
         if args.n_gpu > 1:
             raise ValueError(
@@ -166,6 +186,7 @@ class KakurenboMixin(_Base):
             ValueError: the dataset has no length, or the sampler yields no single indices.
         """
         if self._hides():
+            self._take_streams_samples()
             self._refuse_what_cannot_be_honoured()
             self._sampler = None
         return super().get_train_dataloader()
@@ -182,6 +203,11 @@ class KakurenboMixin(_Base):
     ) -> Any:
         if not (is_training and self._hides()):
             return super()._get_dataloader(dataset, description, batch_size, sampler_fn, is_training, dataloader_key)
+        if isinstance(dataset, SampleStream):
+            return self._get_stream_dataloader(dataset, description, batch_size)
+        if is_indexed(dataset):
+            order = StreamOrder(dataset, len(dataset))
+            dataset, sampler_fn = dataset.samples(), lambda _: order
         users_collator = self.data_collator
         # What Trainer does to drop unused columns goes by the type of the dataset, so it is done before wrapping it.
         if isinstance(dataset, datasets.Dataset):
@@ -197,6 +223,19 @@ class KakurenboMixin(_Base):
             )
         finally:
             self.data_collator = users_collator
+
+    def _get_stream_dataloader(self, stream: SampleStream, description: str, batch_size: int) -> Any:
+        deal = make_deal(self.accelerator, batch_size, self.args.dataloader_drop_last)
+        self._sampler = stream = stream.dealt(deal)
+        stream.hide_nothing()
+        users_collator = self.data_collator
+        collator = self._get_collator_with_removed_columns(users_collator, description=description)
+        self.data_collator = StreamCollator(collator, stream.id_column)
+        try:
+            loader = super()._get_dataloader(stream, description, batch_size, None, True)
+        finally:
+            self.data_collator = users_collator
+        return loader if deal.ranks == 1 else leave_whole(loader)
 
     # Trainer would filter each example once more; the collator inside ours does it already.
     def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
@@ -412,7 +451,7 @@ class KakurenboMixin(_Base):
         # A checkpoint of an epoch's, or the training's, last update leaves only the end of the epoch to be done.
         complete = self.state.global_step >= self.state.max_steps
         training.generators_at_end = checkpoint if goes_on and (complete or batches_done == batches) else None
-        training.run.start_clock(len(training.sampler), len(training.sampler.sampler))
+        training.run.start_clock(training.sampler.samples, training.sampler.full_samples)
         super()._run_epoch(
             **{
                 **figures,
@@ -435,8 +474,8 @@ class KakurenboMixin(_Base):
         moment = f"before epoch {epoch}"
         visible_set = {"samples": len(run.ledger), "digest of the visible set": run.ledger.digest()}
         require_agreement(visible_set, self.args.device, moment)
-        random_state = training.resumed.get("random_state") if goes_on else None
-        sampler.begin_epoch(epoch, run.ledger.hidden, RandomState.from_json(random_state) if random_state else None)
+        text = training.resumed.get("random_state") if goes_on else None
+        sampler.begin_epoch(epoch, run.ledger.hidden, RandomState.from_json(text) if text else None, batches_done)
         while self._leaves_a_batch_of_one(training):
             run.move_back_one()
             sampler.hide_less(run.ledger.hidden)
@@ -455,7 +494,7 @@ class KakurenboMixin(_Base):
         """
         size = self._train_batch_size
         alone = size > 1 and world_size() == 1 and not self.args.dataloader_drop_last
-        return alone and training.run.ledger.num_hidden > 0 and len(training.sampler) % size == 1
+        return alone and training.run.ledger.num_hidden > 0 and training.sampler.samples % size == 1
 
     def _progress(self, epoch: int) -> float:
         if self.args.max_steps > 0:
@@ -510,9 +549,9 @@ class KakurenboMixin(_Base):
     def _refresh(self, training: _Training) -> None:
         """Look at the hidden samples, forward only, through the same path as in training."""
         if training.hidden_loader is None:
-            training.hidden_loader = make_hidden_loader(
-                training.loader, training.run.ledger.hidden, self.accelerator, self._train_batch_size
-            )
+            training.hidden_loader = self._make_hidden_loader(training)
+        # It would count its own passes, and tell a dataset that wants to know the epoch a wrong one.
+        training.hidden_loader.set_epoch(training.run.epoch)
         # DistributedDataParallel would overwrite buffers in a forward pass; `evaluate` runs the module below it too.
         model = self.model_wrapped if self.is_deepspeed_enabled or world_size() == 1 else self.model
         with training.run.refreshing(), untouched_random_state(self.args.device), forward_only(model):
@@ -523,6 +562,11 @@ class KakurenboMixin(_Base):
                     num_items = self._get_num_items_in_batch([inputs], self.args.device)
                     self.compute_loss(model, inputs, num_items_in_batch=num_items)
                 self._require_recorded(training)
+
+    def _make_hidden_loader(self, training: _Training) -> Any:
+        if isinstance(training.sampler, SampleStream):
+            return make_hidden_stream_loader(training.loader, training.sampler, self.accelerator)
+        return make_hidden_loader(training.loader, training.run.ledger.hidden, self.accelerator, self._train_batch_size)
 
     # ---- Log, save, finish ----
 

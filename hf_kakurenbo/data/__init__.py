@@ -1,17 +1,27 @@
-"""How samples reach the model: ids beside examples, samplers and loaders of the visible and of the hidden."""
+"""How samples reach the model: ids beside examples, samplers and loaders of the visible and the hidden, streams."""
 
 from .identity import IdentifiedDataset, IdentifyingCollator
-from .loaders import make_hidden_loader, make_visible_sampler
+from .loaders import leave_whole, make_deal, make_hidden_loader, make_hidden_stream_loader, make_visible_sampler
 from .random_state import RandomState, untouched_random_state
 from .samplers import HiddenSampler, VisibleSampler
+from .streaming import Deal, IndexedStream, SampleStream, StreamCollator, StreamOrder, is_indexed
 
 __all__ = [
+    "Deal",
     "HiddenSampler",
     "IdentifiedDataset",
     "IdentifyingCollator",
+    "IndexedStream",
     "RandomState",
+    "SampleStream",
+    "StreamCollator",
+    "StreamOrder",
     "VisibleSampler",
+    "is_indexed",
+    "leave_whole",
+    "make_deal",
     "make_hidden_loader",
+    "make_hidden_stream_loader",
     "make_visible_sampler",
     "untouched_random_state",
 ]

@@ -73,10 +73,16 @@ class IdentifyingCollator:
                 f"The data collator must return a dict, to which the sample ids can be added; "
                 f"{type(self.collator).__name__} returned {type(batch).__name__}."
             )
-        if self.id_name in batch:
+        ids = torch.from_numpy(np.array(examples.ids, dtype=np.int64))
+        # A column of ids that the user's collator kept is no hindrance, if they are these.
+        if self.id_name in batch and not _is_equal(batch[self.id_name], ids):
             raise ValueError(
                 f"The batch that the data collator returned already has an entry {self.id_name!r}, under which the "
                 "ids of the samples travel. Rename it, or set `KakurenboConfig(sample_id_column=...)` to another name."
             )
-        batch[self.id_name] = torch.from_numpy(np.array(examples.ids, dtype=np.int64))  # type: ignore[index]
+        batch[self.id_name] = ids  # type: ignore[index]
         return batch
+
+
+def _is_equal(entry: Any, ids: torch.Tensor) -> bool:
+    return isinstance(entry, torch.Tensor) and torch.equal(entry, ids)

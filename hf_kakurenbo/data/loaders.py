@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.data_loader import SeedableRandomSampler, prepare_data_loader
+from accelerate.data_loader import IterableDatasetShard, SeedableRandomSampler, prepare_data_loader
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from .samplers import HiddenSampler, VisibleSampler
+from .streaming import Deal, SampleStream
 
 
 def make_visible_sampler(sampler: Any, data_seed: int | None) -> VisibleSampler:
@@ -39,6 +40,62 @@ def make_visible_sampler(sampler: Any, data_seed: int | None) -> VisibleSampler:
     return VisibleSampler(sampler)
 
 
+def make_deal(accelerator: Accelerator, batch_size: int, drop_last: bool) -> Deal:
+    """How a stream is dealt out to the ranks: by its samples, or, with `dispatch_batches`, by rank 0 in batches.
+
+    Args:
+        accelerator: says how many ranks there are, and which way is asked for; the default for streams is Accelerate's,
+            `dispatch_batches`.
+        batch_size: of a rank, or of all together with `split_batches`.
+        drop_last: leave out what does not fill a batch of all ranks.
+    """
+    ranks, rank = accelerator.num_processes, accelerator.process_index
+    split = accelerator.split_batches
+    whole = (batch_size if split else batch_size * ranks) if drop_last else 1
+    if ranks == 1 or accelerator.dispatch_batches is False:
+        return Deal(batch_size // ranks if split else batch_size, rank, ranks, whole=whole)
+    return Deal(batch_size, reads=rank == 0, whole=whole)
+
+
+def leave_whole(loader: Any) -> Any:
+    """A loader over a stream that is dealt out already, as Accelerate prepared it, but not shared out once more."""
+    shared_out = loader.dataset
+    if isinstance(shared_out, IterableDatasetShard):
+        shared_out.num_processes, shared_out.process_index, shared_out.split_batches = 1, 0, False
+        shared_out.batch_size = loader.batch_size
+    return loader
+
+
+def make_hidden_stream_loader(loader: Any, stream: SampleStream, accelerator: Accelerator) -> Any:
+    """A loader over the hidden samples of a stream, with the collator and the workers of the training loader.
+
+    It gives every rank the same number of batches.
+
+    Args:
+        loader: the training loader, prepared by Accelerate.
+        stream: what it iterates over.
+        accelerator: the one that prepared it.
+    """
+    bare = DataLoader(stream.of_hidden(), batch_size=loader.batch_size, **_as_in(loader))
+    # Rank 0 may be the only one that can read; where the samples are dealt out, there is nothing left to share out.
+    dispatches = accelerator.num_processes > 1 and stream.deal.ranks == 1
+    return prepare_data_loader(
+        bare,
+        device=accelerator.device,
+        num_processes=accelerator.num_processes if dispatches else 1,
+        process_index=accelerator.process_index if dispatches else 0,
+        split_batches=dispatches and accelerator.split_batches,
+        put_on_device=True,
+        dispatch_batches=dispatches,
+        non_blocking=accelerator.non_blocking,
+    )
+
+
+def _as_in(loader: Any) -> dict[str, Any]:
+    names = ("collate_fn", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
+    return {name: getattr(loader, name) for name in (*names, "multiprocessing_context", "worker_init_fn")}
+
+
 def make_hidden_loader(loader: Any, hidden: Tensor, accelerator: Accelerator, batch_size: int) -> Any:
     """A loader over the hidden samples, with the dataset, the collator and the workers of the training loader.
 
@@ -55,13 +112,7 @@ def make_hidden_loader(loader: Any, hidden: Tensor, accelerator: Accelerator, ba
         loader.dataset,
         batch_size=batch_size // accelerator.num_processes if accelerator.split_batches else batch_size,
         sampler=HiddenSampler(hidden),
-        collate_fn=loader.collate_fn,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        persistent_workers=loader.persistent_workers,
-        prefetch_factor=loader.prefetch_factor,
-        multiprocessing_context=loader.multiprocessing_context,
-        worker_init_fn=loader.worker_init_fn,
+        **_as_in(loader),
     )
     return prepare_data_loader(
         bare,

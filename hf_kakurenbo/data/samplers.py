@@ -43,7 +43,9 @@ class VisibleSampler(Sampler[int]):
         self._hidden: np.ndarray | None = None
         self._order: np.ndarray | None = None
 
-    def begin_epoch(self, epoch: int, hidden: Tensor, random_state: RandomState | None = None) -> None:
+    def begin_epoch(
+        self, epoch: int, hidden: Tensor, random_state: RandomState | None = None, batches_done: int = 0
+    ) -> None:
         """Start an epoch; a collective call.
 
         Args:
@@ -51,6 +53,7 @@ class VisibleSampler(Sampler[int]):
             hidden: (N,) bool, the samples to leave out; the same on every rank.
             random_state: draw the order from these generator states and leave the present ones alone: those that
                 the epoch was drawn from before it was interrupted.
+            batches_done: not used: a loader skips batches of indices by itself.
         """
         self.epoch = epoch
         self.random_state, self._order = None, None
@@ -69,6 +72,16 @@ class VisibleSampler(Sampler[int]):
     def hide_less(self, hidden: Tensor) -> None:
         """Leave out other samples in the epoch that was begun; the rest stays in its order."""
         self.begin_epoch(self.epoch, hidden, self.random_state)
+
+    @property
+    def samples(self) -> int:
+        """How many samples the epoch has, on all ranks together."""
+        return len(self)
+
+    @property
+    def full_samples(self) -> int:
+        """How many samples an epoch has with nothing hidden."""
+        return len(self.sampler)
 
     def digest(self) -> int:
         """A 64-bit digest of the order, to compare it between ranks; 0 as long as it is not drawn."""

@@ -9,9 +9,9 @@ keep a copy of: it is in memory that they share.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -75,12 +75,14 @@ class Deal:
     Args:
         batch_size: of one rank.
         rank, ranks: which rank, of how many.
+        reads: False for a rank that is sent its batches by another.
         whole: only so many samples are dealt out as are a multiple of this; 1 for all of them.
     """
 
     batch_size: int
     rank: int = 0
     ranks: int = 1
+    reads: bool = True
     whole: int = 1
 
     def dealt(self, samples: int) -> int:
@@ -113,6 +115,11 @@ class Deal:
 
 SKIPPED = object()
 """Stands for a sample that was trained on before the training was interrupted, and is not made again."""
+
+
+def is_indexed(dataset: Any) -> bool:
+    """Whether a dataset is a stream whose samples can be had by number."""
+    return isinstance(dataset, IterableDataset) and isinstance(dataset, IndexedStream)
 
 
 class SampleStream(IterableDataset[Any]):
@@ -159,7 +166,7 @@ class SampleStream(IterableDataset[Any]):
         """The hidden samples of each epoch instead of the visible ones, all of them."""
         hidden = copy(self)
         hidden._of_hidden = True
-        hidden.deal = Deal(self.deal.batch_size, self.deal.rank, self.deal.ranks)
+        hidden.deal = replace(self.deal, whole=1)
         return hidden
 
     def begin_epoch(
@@ -176,10 +183,27 @@ class SampleStream(IterableDataset[Any]):
         self._hidden.copy_(hidden)
         self._progress.copy_(torch.tensor([epoch, batches_done]))
 
+    def hide_nothing(self) -> None:
+        """Start anew, with all samples visible."""
+        self.begin_epoch(0, torch.zeros_like(self._hidden))
+
+    def hide_less(self, hidden: Tensor) -> None:
+        """Leave out other samples in the epoch that was begun."""
+        self._hidden.copy_(hidden)
+
+    def digest(self) -> int:
+        """0: the order is not known before the samples are made."""
+        return 0
+
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch with the same samples hidden; a second call with the same epoch changes nothing."""
         if epoch != int(self._progress[0]):
             self._progress.copy_(torch.tensor([epoch, 0]))
+
+    @property
+    def full_samples(self) -> int:
+        """How many samples an epoch has with nothing hidden."""
+        return self.num_samples
 
     @property
     def samples(self) -> int:
@@ -204,9 +228,9 @@ class SampleStream(IterableDataset[Any]):
         samples = self.samples
         own = range(number, self.deal.batches(samples), workers)
         done = range(number, batches_done, workers)
-        for batch in done:
+        for batch in done if self.deal.reads else ():
             yield from [SKIPPED] * self._size_of(batch, samples)
-        if own[len(done) :]:
+        if self.deal.reads and own[len(done) :]:
             yield from self._make(epoch, own[len(done) :], samples)
 
     def _make(self, epoch: int, batches: range, samples: int) -> Iterator[tuple[int, Any]]:
@@ -249,19 +273,12 @@ def _known_length(dataset: Any) -> int:
     return int(split.num_examples)
 
 
-class StreamCollator:
-    """Collates the samples of a [`SampleStream`]: their examples by another collator, their ids beside them.
+class StreamCollator(IdentifyingCollator):
+    """Collates the samples of a [`SampleStream`]: their examples by the user's collator, their ids beside them."""
 
-    Args:
-        collator: an [`IdentifyingCollator`].
-    """
-
-    def __init__(self, collator: IdentifyingCollator) -> None:
-        self.collator = collator
-
-    def __call__(self, samples: Sequence[Any]) -> Any:
+    def __call__(self, samples: Any) -> Any:
         """A batch; of samples that are skipped, a batch of nothing but ids that mean nothing."""
         if samples[0] is SKIPPED:
-            return {self.collator.id_name: torch.zeros(len(samples), dtype=torch.int64)}
+            return {self.id_name: torch.zeros(len(samples), dtype=torch.int64)}
         ids, examples = zip(*samples, strict=True)
-        return self.collator(IdentifiedExamples(ids, list(examples)))
+        return super().__call__(IdentifiedExamples(ids, list(examples)))
