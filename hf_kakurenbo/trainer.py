@@ -552,6 +552,8 @@ class KakurenboMixin(_Base):
             training.hidden_loader = self._make_hidden_loader(training)
         # It would count its own passes, and tell a dataset that wants to know the epoch a wrong one.
         training.hidden_loader.set_epoch(training.run.epoch)
+        # It would count its own passes, and tell a dataset that wants to know the epoch a wrong one.
+        training.hidden_loader.set_epoch(training.run.epoch)
         # DistributedDataParallel would overwrite buffers in a forward pass; `evaluate` runs the module below it too.
         model = self.model_wrapped if self.is_deepspeed_enabled or world_size() == 1 else self.model
         with training.run.refreshing(), untouched_random_state(self.args.device), forward_only(model):

@@ -21,7 +21,7 @@ SAMPLES = st.lists(
     min_size=1,
     max_size=40,
 )
-FRACTIONS = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, 0.999]) | st.floats(0, 1, exclude_max=True)
+FRACTIONS = st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.35, 0.5, 0.7, 0.9, 0.999]) | st.floats(0, 1, exclude_max=True)
 
 
 def ledger_of(samples):

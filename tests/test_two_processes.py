@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 from transformers import Trainer
 
 from hf_kakurenbo import KakurenboTrainer
@@ -133,6 +134,39 @@ def test_both_ranks_hold_the_same_ledger(tmp_path, options):
     assert bool(ranks[0]["ledger"]["loss"].isfinite().all())
     visible = [entry["kakurenbo/visible_samples"] for entry in ranks[0]["epochs"]]
     assert ranks[0]["totals"]["kakurenbo/trained_samples"] == sum(visible), "padding was counted"
+
+
+class Listening(Dataset):
+    """Notes the epochs that it is told."""
+
+    def __init__(self):
+        self.samples, self.epochs = samples(), []
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+    def set_epoch(self, epoch):
+        self.epochs.append(epoch)
+
+
+def epochs_told(output_dir, trainer, options):
+    """Train, and bring home the epochs that the dataset was told."""
+    dataset = Listening()
+    trained(output_dir, trainer, dataset=dataset, num_train_epochs=3, **options)
+    return dataset.epochs
+
+
+def test_the_dataset_is_told_the_epoch_as_by_trainer(tmp_path):
+    options = {"train_sampling_strategy": "sequential"}
+    expected = run_ranks(2, epochs_told, tmp_path / "plain", Trainer, options)
+    assert set(expected[0]) == set(expected[1]) == {0, 1, 2}
+    nothing = run_ranks(2, epochs_told, tmp_path / "zero", KakurenboTrainer, {**options, "max_hidden_fraction": 0.0})
+    assert nothing == expected
+    hiding = run_ranks(2, epochs_told, tmp_path / "hiding", KakurenboTrainer, {**options, "hiding_policy": "first_ids"})
+    assert all(sorted(told) == told and set(told) == {0, 1, 2} for told in hiding), "the refresh told another epoch"
 
 
 GROUPED = {
