@@ -349,6 +349,8 @@ class KakurenboMixin(_Base):
         )
         if resume_from_checkpoint is not None:
             position = self._resume(training, resume_from_checkpoint, position)
+        if position[0] >= num_train_epochs:
+            self.state.max_steps = self.state.global_step  # no epoch is left that would say it
         return position
 
     def _resume(self, training: _Training, checkpoint: str, position: tuple[int, int]) -> tuple[int, int]:
@@ -550,8 +552,6 @@ class KakurenboMixin(_Base):
         """Look at the hidden samples, forward only, through the same path as in training."""
         if training.hidden_loader is None:
             training.hidden_loader = self._make_hidden_loader(training)
-        # It would count its own passes, and tell a dataset that wants to know the epoch a wrong one.
-        training.hidden_loader.set_epoch(training.run.epoch)
         # It would count its own passes, and tell a dataset that wants to know the epoch a wrong one.
         training.hidden_loader.set_epoch(training.run.epoch)
         # DistributedDataParallel would overwrite buffers in a forward pass; `evaluate` runs the module below it too.

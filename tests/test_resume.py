@@ -100,6 +100,12 @@ def test_killed_where_an_epochs_order_depends_on_the_global_generator(tmp_path, 
     assert_survives(setting, [moment_of("in the epoch", moments, seed=1)], tmp_path, tmp_path_factory)
 
 
+@pytest.mark.parametrize("setting", ROTATING)
+def test_killed_when_everything_was_saved(setting, tmp_path, tmp_path_factory):
+    moments = undisturbed(setting, tmp_path_factory)["moments"]
+    assert_survives(setting, [len(moments) - 1], tmp_path, tmp_path_factory)
+
+
 def test_killed_twice(tmp_path, tmp_path_factory):
     moments = undisturbed("saved by steps", tmp_path_factory)["moments"]
     assert_survives("saved by steps", [len(moments) // 2, len(moments) // 4], tmp_path, tmp_path_factory)
