@@ -529,7 +529,9 @@ class KakurenboMixin(_Base):
     # Trainer's pass over an epoch ends with `on_epoch_end`; it evaluates and saves after it.
     def _end_epoch(self, training: _Training) -> None:
         run = training.run
-        run.finish_epoch()
+        ids = run.finish_epoch()
+        if isinstance(training.sampler, SampleStream):
+            training.sampler.require_distinct(ids)
         if training.generators_at_end is not None:
             self._load_rng_state(training.generators_at_end)
         stops = self.control.should_training_stop or self.state.global_step >= self.state.max_steps

@@ -54,7 +54,8 @@ def make_deal(accelerator: Accelerator, batch_size: int, drop_last: bool) -> Dea
     whole = (batch_size if split else batch_size * ranks) if drop_last else 1
     if ranks == 1 or accelerator.dispatch_batches is False:
         return Deal(batch_size // ranks if split else batch_size, rank, ranks, whole=whole)
-    return Deal(batch_size, reads=rank == 0, whole=whole)
+    reads = (1 if split else ranks) if rank == 0 else 0
+    return Deal(batch_size, reads=reads, again=0 if drop_last else reads, whole=whole)
 
 
 def leave_whole(loader: Any) -> Any:

@@ -75,14 +75,18 @@ class Deal:
     Args:
         batch_size: of one rank.
         rank, ranks: which rank, of how many.
-        reads: False for a rank that is sent its batches by another.
+        reads: how many of these batches the rank reads for each that it trains on: 0 if another rank sends it its own,
+            as many as there are ranks if it is the one that sends.
+        again: so many of the first batches are made in a resumed epoch too: what sends batches fills up the last one
+            with their samples.
         whole: only so many samples are dealt out as are a multiple of this; 1 for all of them.
     """
 
     batch_size: int
     rank: int = 0
     ranks: int = 1
-    reads: bool = True
+    reads: int = 1
+    again: int = 0
     whole: int = 1
 
     def dealt(self, samples: int) -> int:
@@ -200,6 +204,29 @@ class SampleStream(IterableDataset[Any]):
         if epoch != int(self._progress[0]):
             self._progress.copy_(torch.tensor([epoch, 0]))
 
+    def require_distinct(self, ids: Tensor) -> None:
+        """Raise if samples came in the place of others. Of an epoch that was not measured to its end nothing is said.
+
+        Args:
+            ids: (n,) int64, those of the samples that all ranks trained on in the epoch.
+
+        Raises:
+            ValueError: as many as were dealt out, and fewer different ones.
+        """
+        dealt = self.deal.dealt(self.samples)
+        if ids.numel() < dealt:
+            return
+        trained = torch.zeros_like(self._hidden)
+        trained[ids] = True
+        count = int(trained.count_nonzero())
+        if count != dealt:
+            raise ValueError(
+                f"In epoch {int(self._progress[0])} of the stream {count:,} different samples were trained on instead "
+                f"of {dealt:,}: some came twice, others never. Its order must be the same on every rank, in every "
+                "worker and when resumed: give `shuffle` a seed (`stream.shuffle(seed=0)`), and resume with the same "
+                "batch size on as many ranks."
+            )
+
     @property
     def full_samples(self) -> int:
         """How many samples an epoch has with nothing hidden."""
@@ -224,17 +251,20 @@ class SampleStream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        epoch, batches_done = (int(self._progress[0]), 0 if self._of_hidden else int(self._progress[1]))
-        samples = self.samples
-        own = range(number, self.deal.batches(samples), workers)
-        done = range(number, batches_done, workers)
-        for batch in done if self.deal.reads else ():
+        deal, samples, epoch = self.deal, self.samples, int(self._progress[0])
+        batches = deal.batches(samples) if deal.reads else 0
+        done = 0 if self._of_hidden else min(int(self._progress[1]) * deal.reads, batches)
+        own = range(number, batches, workers)
+        made_again, skipped = len(range(number, min(deal.again, done), workers)), len(range(number, done, workers))
+        yield from self._make(epoch, own[:made_again], samples)
+        for batch in own[made_again:skipped]:
             yield from [SKIPPED] * self._size_of(batch, samples)
-        if self.deal.reads and own[len(done) :]:
-            yield from self._make(epoch, own[len(done) :], samples)
+        yield from self._make(epoch, own[skipped:], samples)
 
     def _make(self, epoch: int, batches: range, samples: int) -> Iterator[tuple[int, Any]]:
         """The samples of some batches of this rank."""
+        if not batches:
+            return
         deal, last = self.deal, batches[-1]
         filling = deal.filling(last, samples)
         end = deal.dealt(samples)

@@ -150,17 +150,23 @@ class HidingRun:
         else:
             self.recorder.add(ids, batch)
 
-    def finish_epoch(self) -> None:
-        """Bring what was measured into the ledger, on every rank; a collective call."""
+    def finish_epoch(self) -> Tensor:
+        """Bring what was measured into the ledger, on every rank; a collective call.
+
+        Returns:
+            The ids of the samples that were measured in the epoch, on all ranks: (n,) int64, a padded one twice.
+        """
         self.training_seconds = self.training_seconds
         # What is measured beyond the epoch's samples is padding, which fills up the last batch of several ranks.
-        trained = min(self._merge(), self._samples)
+        ids = self._merge()
+        trained = min(ids.numel(), self._samples)
         self.epoch_finished = True
         self.trained_samples += trained
         self.samples_this_session += trained - min(self._measured_before, self._samples)
         if trained:
             left_out = self._full_samples / self._samples - 1  # for each sample trained on
             self.time_saved += left_out * self.training_seconds - self.selection_seconds
+        return ids
 
     def wants_refresh(self) -> bool:
         """Whether this epoch's hidden samples are to be looked at, provided that another epoch follows."""
@@ -215,9 +221,9 @@ class HidingRun:
         for name in _SAVED_SCALARS:
             setattr(self, name, scalars[name])
 
-    def _merge(self) -> int:
-        """Bring the measurements of all ranks into the ledger; how many they were."""
+    def _merge(self) -> Tensor:
+        """Bring the measurements of all ranks into the ledger; of which samples they were."""
         measurements = self.recorder.gathered()
         self.ledger.update(measurements)
         self.recorder.clear()
-        return measurements.ids.numel()
+        return measurements.ids
