@@ -542,7 +542,7 @@ MISTAKES = {
     "none": (lambda: Rows([]), ValueError, "ended after 0 of its 41 samples; the lowest id that did not come is 0"),
     "too many": (lambda: with_ids(list(range(COUNT + 1))), ValueError, "the id 41, but.*say so with `num_samples`"),
     "other ids": (lambda: streamed().map(renumber), ValueError, "changes 'sample_id' from 0 to 1.*column of their own"),
-    "ids become text": (lambda: streamed().map(to_text), ValueError, "changes 'sample_id' from 0 to 'number 0'"),
+    "ids become text": (lambda: streamed().map(to_text), ValueError, "changes 'sample_id' from 0 to number 0"),
     "a mistake in a map": (lambda: streamed().map(raise_key_error), KeyError, "missing"),
 }
 

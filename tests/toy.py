@@ -9,6 +9,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from hf_kakurenbo import KakurenboConfig, KakurenboTrainer, SampleLedger
+from hf_kakurenbo.data import SampleStream
 from hf_kakurenbo.hiding import HidingPolicy, Selection, register_policy
 
 NUM_SAMPLES, NUM_FEATURES, NUM_CLASSES = 203, 16, 4
@@ -198,7 +199,9 @@ class Watch(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if getattr(self.trainer, "ledger", None) is not None:
             self.hidden.append(self.trainer.ledger.hidden.clone())
-            self.orders.append(list(self.trainer._training.sampler))
+            # A stream's order is not known before its samples are made, which is not done for this.
+            sampler = self.trainer._training.sampler
+            self.orders.append([] if isinstance(sampler, SampleStream) else list(sampler))
 
 
 @register_policy("first_ids")

@@ -164,7 +164,7 @@ def _without_id(example: Any, id_column: str, sample_id: int) -> Any:
     if example.get(id_column, sample_id) != sample_id:
         raise ValueError(
             f"A function that the stream is mapped by changes {id_column!r} from {sample_id} to "
-            f"{example[id_column]!r}. Give the new ids a column of their own, and name it with `sample_id_column`."
+            f"{example[id_column]}. Give the new ids a column of their own, and name it with `sample_id_column`."
         )
     return {name: value for name, value in example.items() if name != id_column}
 
