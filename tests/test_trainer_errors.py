@@ -17,6 +17,11 @@ class Stream(IterableDataset):
         yield from samples()
 
 
+class StreamWithLength(Stream):
+    def __len__(self):
+        return len(samples())
+
+
 class NoLength:
     def __getitem__(self, index):
         return samples()[index]
@@ -25,11 +30,25 @@ class NoLength:
 HUB_STREAM = datasets.Dataset.from_dict({"x": [[0.0] * 16] * 50, "labels": [0] * 50}).to_iterable_dataset()
 
 
-@pytest.mark.parametrize("dataset", [Stream(), NoLength(), HUB_STREAM], ids=["stream", "no length", "of datasets"])
 @pytest.mark.parametrize("options", [{}, {"max_steps": 10}], ids=str)
-def test_a_dataset_without_a_length(tmp_path, dataset, options):
-    with pytest.raises(ValueError, match=r"has no length and no random access.*map-style"):
+def test_a_dataset_without_a_length(tmp_path, options):
+    with pytest.raises(ValueError, match=r"\(NoLength\) has no length and is no stream.*__len__.*hiding_policy=.none"):
+        make_trainer(tmp_path, dataset=NoLength(), **options)
+
+
+@pytest.mark.parametrize("dataset", [Stream(), HUB_STREAM], ids=["of PyTorch", "of datasets"])
+@pytest.mark.parametrize("options", [{}, {"max_steps": 10}], ids=str)
+def test_a_stream_without_a_length(tmp_path, dataset, options):
+    with pytest.raises(ValueError, match=r"not known how many samples.*num_samples=\.\.\..*streaming=False"):
         make_trainer(tmp_path, dataset=dataset, **options)
+
+
+def test_a_stream_without_ids(tmp_path):
+    trainer = make_trainer(tmp_path, dataset=StreamWithLength())
+    with pytest.raises(
+        ValueError, match=r"no column 'sample_id'.*they have 'x', 'labels'.*`sample_id_column`.*map-style"
+    ):
+        trainer.train()
 
 
 def test_a_stream_trains_with_the_policy_none(tmp_path):

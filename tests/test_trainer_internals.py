@@ -1,12 +1,17 @@
-"""What `trainer.py` and `_compat.py` rest on in Transformers. A release that moves one of these fails here first."""
+"""What the trainer and its loaders rest on in Transformers and Accelerate. A release that moves it fails here."""
 
 import inspect
 
 import pytest
+import torch
+from accelerate import skip_first_batches
+from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, IterableDatasetShard, prepare_data_loader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, ProgressCallback
 
 from hf_kakurenbo._checkpoints import is_marked_as_hiding, mark_as_hiding
+from hf_kakurenbo.data import leave_whole
 
 PARAMETERS = {
     "_validate_args": [],
@@ -57,6 +62,8 @@ USED_ATTRIBUTES = [
     "_train_batch_size",
     "model_wrapped",
     "label_names",
+    "train_dataset",
+    "data_collator",
 ]
 USED_ARGUMENTS = [
     "train_sampling_strategy",
@@ -68,6 +75,7 @@ USED_ARGUMENTS = [
     "data_seed",
     "world_size",
     "dataloader_drop_last",
+    "dataloader_num_workers",
 ]
 
 
@@ -94,6 +102,15 @@ def test_arguments_exist(tmp_path, name):
         # The loader is made by `_get_dataloader`, which gives `compute_loss` what the collator returned.
         (Trainer.get_train_dataloader, "self._get_dataloader("),
         (Trainer._get_dataloader, "sampler_fn(dataset)"),
+        # A stream gets no sampler and no `drop_last`, and is prepared like any other loader.
+        (Trainer._get_dataloader, "if not isinstance(dataset, torch.utils.data.IterableDataset):"),
+        (Trainer._get_dataloader, "self.accelerator.prepare(DataLoader(dataset, **dataloader_params))"),
+        # A stream with a length is trained by epochs, and its length is asked for after `_validate_args`.
+        (Trainer.__init__, "self._validate_args()"),
+        (Trainer._validate_args, "has_length(self.train_dataset)"),
+        (Trainer.set_initial_training_values, "len(dataloader)"),
+        # Batches of a stream that were trained on are asked for and thrown away.
+        (Trainer._run_epoch, "skip_first_batches(train_dataloader, steps_trained_in_current_epoch)"),
         # The epoch's figures are handed in by name, and its parts are called in this order.
         (Trainer._inner_training_loop, "steps_in_epoch=steps_in_epoch"),
         (Trainer._inner_training_loop, "steps_trained_in_current_epoch=steps_trained_in_current_epoch"),
@@ -140,3 +157,55 @@ def test_an_unknown_entry_of_the_stateful_callbacks_survives(tmp_path):
 def test_callbacks_are_a_list_called_in_order():
     handler = CallbackHandler([], None, None, None, None)
     assert isinstance(handler.callbacks, list)
+
+
+class Numbers(IterableDataset):
+    """Numbers that Accelerate would share out, fill up or skip."""
+
+    def __iter__(self):
+        yield from range(10)
+
+    def __len__(self):
+        return 10
+
+
+def prepared(**options):
+    loader = DataLoader(Numbers(), batch_size=4)
+    return prepare_data_loader(loader, torch.device("cpu"), num_processes=2, process_index=1, **options)
+
+
+def test_a_stream_is_shared_out_by_a_wrapper_that_can_be_told_not_to():
+    for split, size in ((False, 4), (True, 2)):
+        loader = prepared(split_batches=split, dispatch_batches=False)
+        assert type(loader.dataset) is IterableDatasetShard
+        assert loader.batch_size == size
+        assert len(leave_whole(loader).dataset) == len(list(loader.dataset)) == -(-10 // size) * size
+    assert type(prepared(dispatch_batches=True, put_on_device=True).dataset) is Numbers
+    assert type(prepare_data_loader(DataLoader(Numbers()), torch.device("cpu"), 1, 0).dataset) is Numbers
+
+
+def test_streams_are_dispatched_by_default():
+    assert isinstance(prepared(put_on_device=True), DataLoaderDispatcher)
+    assert isinstance(prepared(put_on_device=True, dispatch_batches=False), DataLoaderShard)
+
+
+def test_batches_of_a_stream_are_skipped_by_asking_for_them():
+    loader = prepare_data_loader(DataLoader(Numbers(), batch_size=4), torch.device("cpu"), 1, 0)
+    assert [batch.tolist() for batch in skip_first_batches(loader, 2)] == [[8, 9]]
+
+
+@pytest.mark.parametrize(
+    ("owner", "source"),
+    [
+        # A sender fills up the last batch with the first samples that it reads, so these are made again when resumed.
+        (DataLoaderDispatcher.__iter__, "first_batch = self.slice_fn("),
+        (DataLoaderDispatcher.__iter__, "batch = concatenate([batch, first_batch], dim=0)"),
+        (DataLoaderDispatcher._fetch_batches, "for _ in range(self.state.num_processes):"),
+        # The epoch reaches the stream once more here, which must not begin another one.
+        (DataLoaderShard.__iter__, "self.set_epoch(self.iteration)"),
+        (DataLoaderShard.set_epoch, "self.dataset.set_epoch(epoch)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__qualname__,
+)
+def test_accelerate_does_what_it_did(owner, source):
+    assert source in inspect.getsource(owner)
