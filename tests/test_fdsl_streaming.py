@@ -265,3 +265,129 @@ def test_copies():
         assert isinstance(copied, FDSLStream)
     large = load_fdsl("rcdb-21k", streaming=True).shuffle(1).skip(10_000_000)
     assert len(pickle.dumps(large)) < 2_000_000
+
+
+# ---- A length, samples by number, and an order that is known ----
+
+
+def brightness(example):
+    return {"bright": int(np.asarray(example["image"]).sum())}
+
+
+def test_it_has_a_length(drawn):
+    images = stream()
+    assert len(images) == len(images.shuffle(1)) == len(images.with_format("torch")) == COUNT
+    assert [len(images.skip(n)) for n in (0, 10, COUNT, 1000)] == [COUNT, COUNT - 10, 0, 0]
+    assert [len(images.shuffle(2).take(n)) for n in (0, 10, COUNT, 1000)] == [0, 10, COUNT, COUNT]
+    assert len(images.skip(40).take(20)) == COUNT - 40
+    assert drawn == []
+
+
+ONE_BY_ONE = {
+    "map": lambda images: images.map(brightness),
+    "map that removes": lambda images: images.map(brightness, remove_columns=["image"]),
+    "with_format": lambda images: images.with_format("torch"),
+    "remove_columns": lambda images: images.remove_columns("label"),
+    "rename_column": lambda images: images.rename_column("label", "labels"),
+    "rename_columns": lambda images: images.rename_columns({"label": "labels", "image": "pixels"}),
+    "select_columns": lambda images: images.select_columns(["label", "sample_id"]),
+    "several": lambda images: images.map(brightness).with_format("numpy").remove_columns("image").map(dict),
+}
+ORDERS = {
+    "in order": lambda images: images,
+    "shuffled": lambda images: images.shuffle(7),
+    "shuffled twice": lambda images: images.shuffle(7).shuffle(8),
+    "a part": lambda images: images.shuffle(7).skip(5).take(20),
+    "a part in order": lambda images: images.skip(30),
+}
+
+
+def same_examples(some, others):
+    return all(
+        one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("change", ONE_BY_ONE)
+def test_what_changes_examples_one_by_one_keeps_the_class(change, order):
+    change, order = ONE_BY_ONE[change], ORDERS[order]
+    changed = change(order(stream()))
+    assert isinstance(changed, FDSLStream)
+    assert len(changed) == len(order(stream()))
+    swapped = order(change(stream()))
+    for epoch in (0, 2):
+        changed.set_epoch(epoch)
+        swapped.set_epoch(epoch)
+        assert same_examples(list(changed), list(swapped))
+    assert set(next(iter(changed))) == set(next(iter(change(stream()))))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("change", ["nothing", *ONE_BY_ONE])
+def test_samples_in_the_order_of_an_epoch_are_the_epoch(change, order, drawn):
+    images = ONE_BY_ONE.get(change, lambda images: images)(ORDERS[order](stream()))
+    for epoch in (0, 3):
+        samples, numbers = images.samples(), images.order(epoch)
+        assert drawn == []
+        assert sorted(numbers.tolist()) == list(range(len(images))) == list(range(len(samples)))
+        images.set_epoch(epoch)
+        assert same_examples([samples[number] for number in numbers], list(images))
+        whole = samples.__getitems__(numbers.tolist())
+        assert same_examples(whole, list(images))
+        drawn.clear()
+    # From 4.6 on, `datasets` has a new order in each epoch of what was never shuffled, too.
+    if "shuffled" in order:
+        assert len({tuple(images.order(epoch)) for epoch in range(4)}) == 4
+
+
+def test_samples_are_numbered_by_their_ids():
+    assert ids(stream().shuffle(7).samples()[number] for number in (0, 5, COUNT - 1)) == [0, 5, COUNT - 1]
+    part = stream().shuffle(7).take(20)
+    assert ids(part.samples()[number] for number in range(20)) == sorted(ids(part))
+
+
+def test_samples_are_drawn_one_by_one_when_asked_for(drawn):
+    samples = stream().map(brightness).shuffle(7).samples()
+    assert ids(samples.__getitems__([3, 1, 7])) == [3, 1, 7] == drawn
+    loader = DataLoader(samples, batch_size=4, sampler=[9, 2, 4, 5, 6], num_workers=2, collate_fn=keep)
+    assert [ids(batch) for batch in loader] == [[9, 2, 4, 5], [6]]
+
+
+def test_the_order_does_not_depend_on_the_epoch_that_is_set():
+    images = stream().shuffle(7)
+    expected = images.order(2).tolist()
+    images.set_epoch(5)
+    assert images.order(2).tolist() == expected
+    assert images.epoch == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda images: images.filter(lambda example: example["label"] == 1),
+        lambda images: images.batch(4),
+        lambda images: images.map(lambda batch: batch, batched=True),
+        lambda images: images.map(lambda example, index: example, with_indices=True),
+        lambda images: split_dataset_by_node(images, rank=0, world_size=2),
+    ],
+    ids=["filter", "batch", "map batched", "map with indices", "split"],
+)
+def test_what_needs_more_than_one_example_is_a_plain_stream(change):
+    changed = change(stream().shuffle(7))
+    assert isinstance(changed, datasets.IterableDataset)
+    assert not isinstance(changed, FDSLStream)
+    assert len(list(changed)) > 0
+
+
+def test_filtering_leaves_the_original_alone():
+    images = stream()
+    features = images.features.copy()
+    filtered = images.filter(lambda example: example["label"] == 1)
+    assert ids(filtered) == list(range(INSTANCES, 2 * INSTANCES))
+    assert images.features == features
+    assert isinstance(images.features["label"], datasets.ClassLabel)
+    assert filtered.features in (features, None)  # None where `datasets` would encode the images to make them fit
+    assert ids(images) == list(range(COUNT))
+    assert ids(images.filter(lambda example: example["label"] == 2)) == list(range(2 * INSTANCES, COUNT))

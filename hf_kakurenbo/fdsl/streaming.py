@@ -153,7 +153,8 @@ class FDSLStream(IterableDataset):
         unaware = varied(self, _info=self._info.copy())
         unaware._info.features = None
         filtered = IterableDataset.filter(unaware, *args, **options)
-        filtered._info.features = self._info.features
+        if not _HAS_SHUFFLING_CONFIG:  # before, what knows its features would encode and decode each image
+            filtered._info.features = self._info.features
         return filtered
 
     def map(self, *args: Any, **options: Any) -> IterableDataset:
