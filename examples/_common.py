@@ -6,9 +6,9 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,10 @@ class CommonDataArguments:
 
 
 def parse_arguments(
-    classes: Sequence[type], data_flags: Sequence[str], builtin_defaults: dict[str, Any]
+    classes: Sequence[type],
+    data_flags: Sequence[str],
+    builtin_defaults: dict[str, Any],
+    presets: Mapping[str, dict[str, Any]] | None = None,
 ) -> tuple[Any, ...]:
     """Read the command line, or the JSON file that is its only argument.
 
@@ -84,6 +87,7 @@ def parse_arguments(
         classes: the dataclasses to fill.
         data_flags: the arguments that name data of the user's own.
         builtin_defaults: defaults of the job that runs when none of them is given.
+        presets: defaults by the name that `--preset` takes.
 
     Returns:
         One object for each class. Ends the program, with a message, if a value is wrong.
@@ -97,9 +101,15 @@ def parse_arguments(
         names = vars(parser.parse_known_args()[0])
     builtin = not any(names.get(flag) for flag in data_flags)
     defaults = {**_DEFAULTS, **(_BUILTIN_DEFAULTS | builtin_defaults if builtin else {})}
+    preset = names.get("preset") if presets else None
+    if preset is not None and preset not in presets:
+        parser.error(f"There is no preset {preset!r}; there are: {', '.join(presets)}.")
+    defaults |= presets[preset] if preset else {}
     # Accelerate's launcher of several processes tells none of them of `use_cpu`: each would train alone, unnoticed.
     if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > max(torch.accelerator.device_count(), 1):
         defaults["use_cpu"] = True
+    known = {option.name for kind in classes for option in fields(kind)}
+    defaults = {name: value for name, value in defaults.items() if name in known}
     try:
         if given is not None:
             return tuple(parser.parse_dict({**defaults, **given}))
@@ -227,7 +237,7 @@ def run(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfi
         args: the training arguments. The second training saves into a folder of its own in their output folder.
         compare: whether to train a second time.
     """
-    _say(args, _facts(args))
+    say(args, facts(args))
     if args.do_train:
         _train_and_compare(make_trainer, args, compare)
     else:
@@ -262,24 +272,36 @@ def _saved(outcomes: Sequence[Outcome]) -> str:
     return f"{left_out:.1%} fewer samples backpropagated, {time}{origin}."
 
 
+def without_hiding(args: KakurenboConfig) -> KakurenboConfig:
+    """The same training with nothing hidden, which saves into a folder of its own in the output folder."""
+    plain = copy.copy(args)
+    plain.hiding_policy = NO_HIDING
+    plain.output_dir = str(Path(args.output_dir) / "without_hiding")
+    return plain
+
+
 def _train_and_compare(
     make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, compare: bool
 ) -> None:
-    checkpoint = _checkpoint(args)
-    outcomes = [_train(make_trainer, args, checkpoint)]
+    checkpoint = checkpoint_to_resume(args)
+    outcomes = [train(make_trainer, args, checkpoint)]
     if compare and args.hiding_policy != NO_HIDING:
-        plain = copy.copy(args)
-        plain.hiding_policy = NO_HIDING
-        plain.output_dir = str(Path(args.output_dir) / "without_hiding")
-        outcomes.append(_train(make_trainer, plain, None))
-    _say(args, f"\n{format_table(outcomes)}")
+        outcomes.append(train(make_trainer, without_hiding(args), None))
+    say(args, f"\n{format_table(outcomes)}")
     if checkpoint is not None:
-        _say(args, "The training with hiding was resumed: its wall time is of this session alone.")
+        say(args, "The training with hiding was resumed: its wall time is of this session alone.")
 
 
-def _train(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, resume: str | None) -> Outcome:
+def train(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, resume: str | None) -> Outcome:
+    """Train, save the model and the metrics into the output folder, evaluate if asked.
+
+    Args:
+        make_trainer: makes a trainer with a new model; called after the seed was set.
+        args: the training arguments.
+        resume: a checkpoint to go on from.
+    """
     title = "without hiding" if args.hiding_policy == NO_HIDING else "with hiding"
-    _say(args, f"\nTraining {title}" + (f", from {resume}" if resume else ""))
+    say(args, f"\nTraining {title}" + (f", from {resume}" if resume else ""))
     trainer = _seeded(make_trainer, args)
     metrics = trainer.train(resume_from_checkpoint=resume).metrics
     trainer.save_model()
@@ -314,16 +336,16 @@ def _seeded(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboC
     return trainer
 
 
-def _checkpoint(args: KakurenboConfig) -> str | None:
+def checkpoint_to_resume(args: KakurenboConfig) -> str | None:
     """The folder that `--resume_from_checkpoint` means; a word about what is there and was not asked for."""
     newest = _newest_checkpoint(Path(args.output_dir))
     wanted = args.resume_from_checkpoint
     if wanted == LAST:
         if newest is None:
-            _say(args, f"{args.output_dir} holds no checkpoint yet: the training starts at its beginning.")
+            say(args, f"{args.output_dir} holds no checkpoint yet: the training starts at its beginning.")
         return newest
     if wanted is None and newest is not None:
-        _say(args, f"The training starts anew. To go on from {newest}: --resume_from_checkpoint {LAST}")
+        say(args, f"The training starts anew. To go on from {newest}: --resume_from_checkpoint {LAST}")
     return wanted
 
 
@@ -333,13 +355,15 @@ def _newest_checkpoint(output_dir: Path) -> str | None:
     return str(max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]))) if complete else None
 
 
-def _facts(args: KakurenboConfig) -> str:
+def facts(args: KakurenboConfig) -> str:
+    """A line about the job: world size, F, batch size, seed, device."""
     batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     hiding = "nothing is hidden" if args.hiding_policy == NO_HIDING else f"F = {args.max_hidden_fraction:g}"
     return f"World size {args.world_size} | {hiding} | global batch {batch} | seed {args.seed} | {args.device}"
 
 
-def _say(args: TrainingArguments, text: str) -> None:
+def say(args: TrainingArguments, text: str) -> None:
+    """Print, in the main process alone."""
     if args.process_index == 0:
         print(text, flush=True)
 

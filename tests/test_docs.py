@@ -42,6 +42,12 @@ def test_the_policy_of_your_own_is_found_by_name(monkeypatch):
     assert 400 < selection.candidates < 600
 
 
+def test_streams_of_your_own_are_trained_on(tmp_path):
+    for block in code_blocks("docs/pipeline.md"):
+        done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
