@@ -85,7 +85,8 @@ def test_a_stream_of_images_is_the_map_style_dataset_in_its_order(tmp_path, way)
 
 
 # In a process of its own, where nothing that comes later waits for the workers to leave.
-@pytest.mark.parametrize("kind", ["with ids", pytest.param("of images", marks=pytest.mark.wide)])
+@pytest.mark.wide
+@pytest.mark.parametrize("kind", ["with ids", "of images"])
 def test_persistent_workers(tmp_path, kind):
     options = {**HIDING, **(COUNTED if kind == "with ids" else {})}
     options |= {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}

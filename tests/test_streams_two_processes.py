@@ -106,7 +106,8 @@ def test_two_processes_hide_what_one_does(tmp_path, kind, way):
         torch.testing.assert_close(two[0]["ledger"][name], tensor, equal_nan=True)
 
 
-@pytest.mark.parametrize("way", [pytest.param("default", marks=pytest.mark.wide), "not dispatched"])
+@pytest.mark.wide
+@pytest.mark.parametrize("way", ["default", "not dispatched"])
 def test_workers_change_nothing(tmp_path, way):
     options = options_of("with ids", way, **{**SHARE, "num_train_epochs": 2})
     none = run_ranks(2, outcome, tmp_path / "none", "with ids", options, timeout=60)
