@@ -134,7 +134,7 @@ def compare_few_labels(
     config: PreTrainedConfig,
     training: TrainingArguments,
 ) -> None:
-    """Fine-tune from scratch and from each pre-trained model; print a table and draw a figure.
+    """Fine-tune from scratch and from each pre-trained model; print a table, draw a figure, store the accuracies.
 
     Args:
         args: the few labels.
@@ -154,10 +154,12 @@ def compare_few_labels(
     count = f"{args.labels_per_digit} handwritten digits of each kind"
     say(training, f"\nFine-tuning on {count}, {args.finetune_seeds} times")
     transformers.utils.logging.set_verbosity_error()  # of the new head it would tell each time
+    seeds = range(training.seed, training.seed + args.finetune_seeds)
     found = {
-        title: [accuracy_with_few_labels(make, images, labels, args, seed) for seed in range(args.finetune_seeds)]
+        title: [accuracy_with_few_labels(make, images, labels, args, seed) for seed in seeds]
         for title, make in starts.items()
     }
+    (Path(training.output_dir) / "few_labels.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     say(training, f"\n{_table(found, outcomes)}")
     figure = Path(training.output_dir) / "pretraining.png"
     draw(figure, found, dict(zip((outcome.title for outcome in outcomes), folders, strict=True)))

@@ -51,7 +51,7 @@ from hf_kakurenbo.config import NO_HIDING
 TINY_DEFAULTS = {
     "fdsl": "fractaldb-1k",
     "categories": 20,
-    "instances": 100,
+    "instances": 50,
     "image_size": 24,
     "points": 300,
     "patches": False,
@@ -59,7 +59,7 @@ TINY_DEFAULTS = {
     "model_options": '{"patch_size": 4, "embed_dim": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2, '
     '"global_pool": "avg", "class_token": false}',
     "output_dir": "outputs/pretrain",
-    "num_train_epochs": 60,
+    "num_train_epochs": 120,
     "per_device_train_batch_size": 64,
     "per_device_eval_batch_size": 200,
     "learning_rate": 3e-3,
