@@ -108,7 +108,9 @@ class AugmentingCollator:
 
 
 def soft_cross_entropy(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
-    """Cross entropy with labels that are distributions, for `Trainer(compute_loss_func=...)`."""
+    """Cross entropy with labels (B, C) that are distributions, or (B,); for `Trainer(compute_loss_func=...)`."""
     loss = torch.nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum")
-    # Trainer counts label entries that are not masked: C of them for each sample.
-    return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch / labels.shape[1])
+    if num_items_in_batch is None:
+        return loss / len(labels)
+    # Trainer counts the entries of the labels: C of them for each sample.
+    return loss / (num_items_in_batch * len(labels) / labels.numel())

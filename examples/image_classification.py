@@ -53,9 +53,11 @@ from transformers import (
 
 from hf_kakurenbo import KakurenboConfig, KakurenboTrainer
 
+DIGITS_SIZE = 16
+"""To which the digits are enlarged for a network of timm's; a pretrained model has a size of its own."""
+
 DIGITS_DEFAULTS = {
     "timm_model": "test_resnet",
-    "image_size": 16,
     "augment": False,
     "output_dir": "outputs/digits",
     "num_train_epochs": 30,
@@ -214,11 +216,14 @@ def main() -> None:
     # The transforms read the image column, which no model takes.
     args.remove_unused_columns = False
     hide_progress_bars(args)
+    has_data = data_args.dataset_name is not None or data_args.train_dir is not None
+    if not has_data and model_args.model_name_or_path is None:
+        data_args.image_size = data_args.image_size or DIGITS_SIZE
     with errors_as_messages(), args.main_process_first(desc="loading the data"):
         data = load_images(data_args, args.seed)
         wanted = image_format(model_args, data_args.image_size)
         compute_metrics = accuracy_metric()
-    if data_args.dataset_name is None and data_args.train_dir is None:
+    if not has_data:
         use_one_thread()
 
     classes = data["train"].features[data_args.label_column_name].names
