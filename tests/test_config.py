@@ -21,6 +21,7 @@ DEFAULTS = {
     "lr_compensation": True,
     "refresh_interval": 1,
     "sample_id_column": "sample_id",
+    "num_samples": None,
     "statistics_fn": None,
 }
 
@@ -51,6 +52,7 @@ def test_defaults(tmp_path):
         (["--no_lr_compensation"], "lr_compensation", False),
         (["--refresh_interval", "2"], "refresh_interval", 2),
         (["--sample_id_column", "row"], "sample_id_column", "row"),
+        (["--num_samples", "1000"], "num_samples", 1000),
         (["--statistics_fn", "test_config:statistics"], "statistics_fn", "test_config:statistics"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -74,6 +76,7 @@ def test_every_flag_has_a_help_text():
         ({"max_hidden_fraction": 1.0}, r"max_hidden_fraction=1.0 is not in \[0, 1\)"),
         ({"hiding_policy": "kakurenbu"}, "Did you mean 'kakurenbo'"),
         ({"sample_id_column": ""}, "sample_id_column is empty"),
+        ({"num_samples": 0}, "num_samples=0 must be at least 1"),
         ({"statistics_fn": lambda outputs, inputs: None}, "cannot be pickled.*top level of a module"),
         ({"statistics_fn": 3}, "statistics_fn=3 must be a function"),
         ({"statistics_fn": "no.such.module:function"}, "names no function that can be imported"),
