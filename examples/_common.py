@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import json
 import os
@@ -242,9 +243,22 @@ def run(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfi
         _train_and_compare(make_trainer, args, compare)
     else:
         _evaluate(_seeded(make_trainer, args))
-    # Gloo's threads end with the process: ended before, they now and then abort it (PyTorch 2.14).
-    if torch.distributed.is_initialized() and torch.distributed.get_backend() != "gloo":
+    leave_process_group()
+
+
+def leave_process_group() -> None:
+    """End the job, if it is one of several processes; the last thing that a script calls."""
+    if not torch.distributed.is_initialized():
+        return
+    if torch.distributed.get_backend() != "gloo":
         torch.distributed.destroy_process_group()
+        return
+    # With gloo a process that has done everything now and then aborts while it exits (PyTorch 2.14: "terminate called
+    # without an active exception"), so it does without that.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def format_table(outcomes: Sequence[Outcome]) -> str:

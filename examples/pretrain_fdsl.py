@@ -28,6 +28,7 @@ from _common import (
     facts,
     format_table,
     hide_progress_bars,
+    leave_process_group,
     parse_arguments,
     say,
     train,
@@ -268,6 +269,7 @@ def main() -> None:
     if few_labels.finetune and args.process_index == 0:
         start = make_model(model_args, data.image_size, [str(index) for index in range(10)])
         compare_few_labels(few_labels, outcomes, folders, start.config, args)
+    leave_process_group()
 
 
 if __name__ == "__main__":

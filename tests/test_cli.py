@@ -200,6 +200,7 @@ def test_too_little_memory_is_one_line_and_code_1(tmp_path, monkeypatch):
 def test_ctrl_c(tmp_path):
     code = f"""
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import fdsl_toy
 from hf_kakurenbo import cli
