@@ -1,9 +1,11 @@
 """Tiny models and data for the trainer tests, and one way to train them."""
 
+import inspect
 import os
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -228,3 +230,9 @@ class RankDependent(FirstIds):
 
     def count(self, ledger: SampleLedger) -> int:
         return super().count(ledger) + int(os.environ.get("RANK", "0"))
+
+
+def skip_where_ranks_cannot_resume() -> None:
+    """Skip a test where several processes of the release of Transformers cannot load an optimizer on the CPU."""
+    if "args.device if self.args.world_size > 1 else" in inspect.getsource(Trainer._load_optimizer_and_scheduler):
+        pytest.skip("several processes of this release of Transformers cannot load an optimizer on the CPU")
