@@ -143,8 +143,7 @@ def compare_few_labels(
         config: that of a model with random weights and a head for ten classes.
         training: the arguments of the pre-trainings.
     """
-    image_size = json.loads((Path(folders[0]) / "config.json").read_text(encoding="utf-8"))
-    size = image_size.get("image_size") or image_size["pretrained_cfg"]["input_size"][-1]
+    size = getattr(config, "image_size", None) or config.pretrained_cfg["input_size"][-1]
     images, labels = all_digits(size)
     starts: dict[str, Callable[[], PreTrainedModel]] = {
         SCRATCH: lambda: AutoModelForImageClassification.from_config(config)
