@@ -1,4 +1,4 @@
-"""What the example scripts share: arguments, data splits, the trainings with and without hiding, the table."""
+"""What the example scripts share: arguments, data splits, the trainings with and without hiding."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import evaluate
 import numpy as np
 import torch
 import transformers
+from _table import ACCURACY, Outcome, Score, format_table
 from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import (
     EvalPrediction,
@@ -61,7 +62,6 @@ class CommonDataArguments:
         default=None, metadata={"help": "A dataset of the hub, or a folder that `load_dataset` reads."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
-    label_column_name: str = field(default="label", metadata={"help": "The column with the classes."})
     train_val_split: float = field(
         default=0.15, metadata={"help": "Share split off for validation if the data has no such split, in (0, 1)."}
     )
@@ -186,7 +186,20 @@ def with_class_labels(data: DatasetDict, column: str) -> DatasetDict:
     return data.map(lambda row: {column: classes.str2int(str(row[column]))}).cast_column(column, classes)
 
 
-def at_most(dataset: Dataset, count: int | None, seed: int) -> Dataset:
+def label_names(classes: Sequence[str]) -> dict[str, dict[Any, Any]]:
+    """The names of the classes as a configuration takes them."""
+    return {"id2label": dict(enumerate(classes)), "label2id": {name: index for index, name in enumerate(classes)}}
+
+
+def cut(data: DatasetDict, data_args: CommonDataArguments, seed: int) -> DatasetDict:
+    """At most `--max_train_samples` and `--max_eval_samples` of the data."""
+    return DatasetDict(
+        train=_at_most(data["train"], data_args.max_train_samples, seed),
+        validation=_at_most(data["validation"], data_args.max_eval_samples, seed),
+    )
+
+
+def _at_most(dataset: Dataset, count: int | None, seed: int) -> Dataset:
     """The dataset, or so many samples of it, drawn with the seed."""
     if count is None or count >= len(dataset):
         return dataset
@@ -207,42 +220,22 @@ def accuracy_metric() -> Callable[[EvalPrediction], dict[str, float]]:
 # ---- Training ----
 
 
-@dataclass
-class Outcome:
-    """What one training came to.
-
-    Attributes:
-        title: with or without hiding.
-        accuracy: in [0, 1], or None if it was not evaluated.
-        backpropagated: samples that were trained on.
-        without_hiding: samples that the same epochs train on when nothing is hidden.
-        forward_only: samples that were only looked at.
-        seconds: wall time of the training.
-        time_saved: seconds that hiding saved by the trainer's own estimate.
-    """
-
-    title: str
-    accuracy: float | None
-    backpropagated: int
-    without_hiding: int
-    forward_only: int
-    seconds: float
-    time_saved: float
-
-
-def run(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, compare: bool) -> None:
+def run(
+    make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, compare: bool, score: Score = ACCURACY
+) -> None:
     """Train and evaluate, a second time without hiding if asked, and print the table.
 
     Args:
         make_trainer: makes a trainer with a new model; called once for each training, after the seed was set.
         args: the training arguments. The second training saves into a folder of its own in their output folder.
         compare: whether to train a second time.
+        score: by what they are compared.
     """
     say(args, facts(args))
     if args.do_train:
-        _train_and_compare(make_trainer, args, compare)
+        _train_and_compare(make_trainer, args, compare, score)
     else:
-        _evaluate(_seeded(make_trainer, args))
+        _evaluate(_seeded(make_trainer, args), score)
     leave_process_group()
 
 
@@ -261,31 +254,6 @@ def leave_process_group() -> None:
     os._exit(0)
 
 
-def format_table(outcomes: Sequence[Outcome]) -> str:
-    """The outcomes of one training, or of two, side by side, and a line that says what was saved."""
-    rows = [
-        ["", *(outcome.title for outcome in outcomes)],
-        ["accuracy", *("-" if each.accuracy is None else f"{each.accuracy:.2%}" for each in outcomes)],
-        ["samples backpropagated", *(f"{outcome.backpropagated:,}" for outcome in outcomes)],
-        ["samples forward-only", *(f"{outcome.forward_only:,}" for outcome in outcomes)],
-        ["wall time", *(f"{outcome.seconds:.1f} s" for outcome in outcomes)],
-    ]
-    lines = [f"{row[0]:<24}" + "".join(f"{cell:>18}" for cell in row[1:]) for row in rows]
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:], rule, _saved(outcomes)])
-
-
-def _saved(outcomes: Sequence[Outcome]) -> str:
-    first, last = outcomes[0], outcomes[-1]
-    if first is last:
-        seconds, origin = first.time_saved, " (estimated)"
-    else:
-        seconds, origin = last.seconds - first.seconds, f" of {last.seconds:.1f} s"
-    left_out = 1 - first.backpropagated / max(last.without_hiding, 1)
-    time = f"{seconds:.1f} s saved" if seconds >= 0 else f"but {-seconds:.1f} s lost"
-    return f"{left_out:.1%} fewer samples backpropagated, {time}{origin}."
-
-
 def without_hiding(args: KakurenboConfig) -> KakurenboConfig:
     """The same training with nothing hidden, which saves into a folder of its own in the output folder."""
     plain = copy.copy(args)
@@ -295,24 +263,30 @@ def without_hiding(args: KakurenboConfig) -> KakurenboConfig:
 
 
 def _train_and_compare(
-    make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, compare: bool
+    make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, compare: bool, score: Score
 ) -> None:
     checkpoint = checkpoint_to_resume(args)
-    outcomes = [train(make_trainer, args, checkpoint)]
+    outcomes = [train(make_trainer, args, checkpoint, score)]
     if compare and args.hiding_policy != NO_HIDING:
-        outcomes.append(train(make_trainer, without_hiding(args), None))
-    say(args, f"\n{format_table(outcomes)}")
+        outcomes.append(train(make_trainer, without_hiding(args), None, score))
+    say(args, f"\n{format_table(outcomes, score)}")
     if checkpoint is not None:
         say(args, "The training with hiding was resumed: its wall time is of this session alone.")
 
 
-def train(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, resume: str | None) -> Outcome:
+def train(
+    make_trainer: Callable[[KakurenboConfig], Trainer],
+    args: KakurenboConfig,
+    resume: str | None,
+    score: Score = ACCURACY,
+) -> Outcome:
     """Train, save the model and the metrics into the output folder, evaluate if asked.
 
     Args:
         make_trainer: makes a trainer with a new model; called after the seed was set.
         args: the training arguments.
         resume: a checkpoint to go on from.
+        score: of the evaluation.
     """
     title = "without hiding" if args.hiding_policy == NO_HIDING else "with hiding"
     say(args, f"\nTraining {title}" + (f", from {resume}" if resume else ""))
@@ -325,7 +299,7 @@ def train(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboCon
     full = round(trainer.state.epoch * len(trainer.train_dataset))
     return Outcome(
         title=title,
-        accuracy=_evaluate(trainer).get("eval_accuracy") if args.do_eval else None,
+        score=_evaluate(trainer, score).get(score.metric) if args.do_eval else None,
         backpropagated=metrics.get("kakurenbo/trained_samples", full),
         without_hiding=full,
         forward_only=metrics.get("kakurenbo/refreshed_samples", 0),
@@ -334,8 +308,10 @@ def train(make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboCon
     )
 
 
-def _evaluate(trainer: Trainer) -> dict[str, float]:
+def _evaluate(trainer: Trainer, score: Score) -> dict[str, float]:
     metrics = trainer.evaluate()
+    if score.compute is not None:
+        metrics[score.metric] = score.compute(metrics)
     trainer.log_metrics("eval", metrics)
     trainer.save_metrics("eval", metrics)
     return metrics

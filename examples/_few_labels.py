@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import transformers
 from _augmentation import MEAN, STD
-from _common import HIDDEN_SHARE, Outcome, say
+from _common import HIDDEN_SHARE, say
+from _table import Outcome
 from image_classification import digits
 from torch import Tensor
 from torchvision.transforms import v2

@@ -14,7 +14,6 @@ Several processes: `accelerate launch --num_processes 4 examples/image_classific
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +25,10 @@ import torch
 from _common import (
     CommonDataArguments,
     accuracy_metric,
-    at_most,
+    cut,
     errors_as_messages,
     hide_progress_bars,
+    label_names,
     parse_arguments,
     require_columns,
     run,
@@ -36,6 +36,7 @@ from _common import (
     with_class_labels,
     with_validation,
 )
+from _timm import check_timm_model, timm_config
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset
 from PIL.Image import registered_extensions
 from sklearn.datasets import load_digits
@@ -45,7 +46,6 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     PreTrainedModel,
-    TimmWrapperConfig,
     TimmWrapperForImageClassification,
     TimmWrapperImageProcessor,
     Trainer,
@@ -87,10 +87,8 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if self.model_name_or_path is None and self.timm_model is None:
             raise ValueError("No model is named: give --model_name_or_path or --timm_model.")
-        if self.timm_model is not None and not timm.is_model(self.timm_model):
-            nearest = difflib.get_close_matches(self.timm_model, timm.list_models(), n=3, cutoff=0.4)
-            hint = f"the nearest: {', '.join(nearest)}" if nearest else "timm.list_models() has the names"
-            raise ValueError(f"timm has no network {self.timm_model!r}; {hint}.")
+        if self.timm_model is not None:
+            check_timm_model(self.timm_model)
 
 
 @dataclass
@@ -102,6 +100,7 @@ class DataTrainingArguments(CommonDataArguments):
     )
     validation_dir: str | None = field(default=None, metadata={"help": "The same for validation."})
     image_column_name: str = field(default="image", metadata={"help": "The column with the images."})
+    label_column_name: str = field(default="label", metadata={"help": "The column with the classes."})
     image_size: int | None = field(
         default=None, metadata={"help": "Side of the images in pixels; by default what the model was made for."}
     )
@@ -140,10 +139,7 @@ def load_images(data_args: DataTrainingArguments, seed: int) -> DatasetDict:
         data = DatasetDict(train=digits())
     data = with_validation(data, data_args.train_val_split, seed)
     require_columns(data, image_column_name=data_args.image_column_name, label_column_name=data_args.label_column_name)
-    data = with_class_labels(data, data_args.label_column_name)
-    data["train"] = at_most(data["train"], data_args.max_train_samples, seed)
-    data["validation"] = at_most(data["validation"], data_args.max_eval_samples, seed)
-    return data
+    return cut(with_class_labels(data, data_args.label_column_name), data_args, seed)
 
 
 def images_in(folder: Path) -> str:
@@ -181,23 +177,12 @@ def image_format(model_args: ModelArguments, size: int | None) -> ImageFormat:
 
 def make_model(model_args: ModelArguments, classes: list[str], image_size: int) -> PreTrainedModel:
     """The model: pretrained with a new head, or timm's from random weights."""
-    names = {"id2label": dict(enumerate(classes)), "label2id": {name: index for index, name in enumerate(classes)}}
-    if model_args.model_name_or_path is not None:
-        config = AutoConfig.from_pretrained(model_args.model_name_or_path, num_labels=len(classes), **names)
-        return AutoModelForImageClassification.from_pretrained(
-            model_args.model_name_or_path, config=config, ignore_mismatched_sizes=True
-        )
-    pretrained = timm.get_pretrained_cfg(model_args.timm_model)
-    config = TimmWrapperConfig(
-        architecture=model_args.timm_model,
-        # Vision transformers are built for one size of images; other networks do not know the option.
-        model_args={"img_size": image_size} if pretrained.fixed_input_size else None,
-        # Saved with the model, for the image processor of who loads it.
-        pretrained_cfg={**pretrained.to_dict(), "input_size": [3, image_size, image_size], "crop_pct": 1.0},
-        num_labels=len(classes),
-        **names,
+    if model_args.model_name_or_path is None:
+        return TimmWrapperForImageClassification(timm_config(model_args.timm_model, image_size, classes))
+    config = AutoConfig.from_pretrained(model_args.model_name_or_path, num_labels=len(classes), **label_names(classes))
+    return AutoModelForImageClassification.from_pretrained(
+        model_args.model_name_or_path, config=config, ignore_mismatched_sizes=True
     )
-    return TimmWrapperForImageClassification(config)
 
 
 def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

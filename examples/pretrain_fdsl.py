@@ -14,13 +14,11 @@ takes about five minutes on two cores.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import timm
 from _augmentation import MEAN, STD, AugmentationArguments, AugmentingCollator, PlainCollator, soft_cross_entropy
 from _common import (
     checkpoint_to_resume,
@@ -28,6 +26,7 @@ from _common import (
     facts,
     format_table,
     hide_progress_bars,
+    label_names,
     leave_process_group,
     parse_arguments,
     say,
@@ -36,12 +35,12 @@ from _common import (
     without_hiding,
 )
 from _few_labels import FewLabelsArguments, compare_few_labels
+from _timm import check_timm_model, timm_config
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
     EvalPrediction,
     PreTrainedModel,
-    TimmWrapperConfig,
     TimmWrapperForImageClassification,
     Trainer,
 )
@@ -130,9 +129,8 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if (self.timm_model is None) == (self.config_name is None):
             raise ValueError("Name one model: --timm_model or --config_name (or a --preset).")
-        if self.timm_model is not None and not timm.is_model(self.timm_model):
-            nearest = difflib.get_close_matches(self.timm_model, timm.list_models(), n=3, cutoff=0.4)
-            raise ValueError(f"timm has no network {self.timm_model!r}; the nearest: {', '.join(nearest)}.")
+        if self.timm_model is not None:
+            check_timm_model(self.timm_model)
         try:
             json.loads(self.model_options)
         except json.JSONDecodeError as error:
@@ -175,24 +173,13 @@ def load_images(data: FormulaArguments, split: str, streaming: bool, as_tensor: 
 
 def make_model(model_args: ModelArguments, image_size: int, classes: list[str]) -> PreTrainedModel:
     """The model from random weights, with a head for the classes."""
-    names = {"id2label": dict(enumerate(classes)), "label2id": {name: index for index, name in enumerate(classes)}}
     if model_args.config_name is not None:
-        config = AutoConfig.from_pretrained(model_args.config_name, image_size=image_size, **names)
+        config = AutoConfig.from_pretrained(model_args.config_name, image_size=image_size, **label_names(classes))
         return AutoModelForImageClassification.from_config(config)
-    pretrained = timm.get_pretrained_cfg(model_args.timm_model)
     options = json.loads(model_args.model_options)
-    if pretrained.fixed_input_size:
-        options["img_size"] = image_size
     if model_args.drop_path:
         options["drop_path_rate"] = model_args.drop_path
-    taken = {"input_size": [3, image_size, image_size], "crop_pct": 1.0, "mean": MEAN, "std": STD}
-    config = TimmWrapperConfig(
-        architecture=model_args.timm_model,
-        model_args=options or None,
-        pretrained_cfg={**pretrained.to_dict(), **taken},
-        num_labels=len(classes),
-        **names,
-    )
+    config = timm_config(model_args.timm_model, image_size, classes, options, mean=MEAN, std=STD)
     return TimmWrapperForImageClassification(config)
 
 

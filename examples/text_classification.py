@@ -16,31 +16,23 @@ Several processes: `accelerate launch --num_processes 4 examples/text_classifica
 
 from __future__ import annotations
 
-import sysconfig
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from _common import (
-    CommonDataArguments,
     accuracy_metric,
-    at_most,
+    cut,
     errors_as_messages,
     hide_progress_bars,
+    label_names,
     parse_arguments,
     require_columns,
     run,
     use_one_thread,
     with_class_labels,
-    with_validation,
 )
-from datasets import Dataset, DatasetDict, load_dataset
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import BpeTrainer
+from _text import TextDataArguments, load_texts, source_pieces, train_tokenizer
+from datasets import Dataset
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -50,7 +42,6 @@ from transformers import (
     DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
     Trainer,
 )
 
@@ -85,93 +76,32 @@ class ModelArguments:
 
 
 @dataclass
-class DataTrainingArguments(CommonDataArguments):
+class DataTrainingArguments(TextDataArguments):
     """Which texts to train on."""
 
-    train_file: str | None = field(default=None, metadata={"help": "A .csv, .json or .jsonl file to train on."})
-    validation_file: str | None = field(default=None, metadata={"help": "The same for validation."})
     text_column_name: str = field(default="text", metadata={"help": "The column with the texts."})
     text_pair_column_name: str | None = field(
         default=None, metadata={"help": "The column with the second texts, where a sample is a pair."}
     )
+    label_column_name: str = field(default="label", metadata={"help": "The column with the classes."})
     max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut to so many tokens."})
-
-
-def load_texts(data_args: DataTrainingArguments, seed: int) -> DatasetDict:
-    """The train and the validation split: of the user's data, or of Python's sources."""
-    if data_args.dataset_name is not None:
-        data = load_dataset(data_args.dataset_name, data_args.dataset_config_name)
-    elif data_args.train_file is not None:
-        files = {"train": data_args.train_file, "validation": data_args.validation_file}
-        files = {split: file for split, file in files.items() if file is not None}
-        data = load_dataset("csv" if data_args.train_file.endswith(".csv") else "json", data_files=files)
-    else:
-        data = DatasetDict(train=python_sources())
-    data = with_validation(data, data_args.train_val_split, seed)
-    require_columns(
-        data,
-        text_column_name=data_args.text_column_name,
-        text_pair_column_name=data_args.text_pair_column_name,
-        label_column_name=data_args.label_column_name,
-    )
-    data = with_class_labels(data, data_args.label_column_name)
-    data["train"] = at_most(data["train"], data_args.max_train_samples, seed)
-    data["validation"] = at_most(data["validation"], data_args.max_eval_samples, seed)
-    return data
 
 
 def python_sources() -> Dataset:
     """Pieces of a few lines of Python's standard library, each with the package that it comes from."""
     texts, labels = [], []
     for package in PACKAGES:
-        pieces = list(_pieces(Path(sysconfig.get_path("stdlib")) / package))
+        pieces = source_pieces(package, LINES_PER_TEXT)
         # Evenly from the whole package, so that no module of it is left out.
         chosen = pieces[:: max(len(pieces) // TEXTS_PER_PACKAGE, 1)][:TEXTS_PER_PACKAGE]
         texts += chosen
         labels += [package] * len(chosen)
-    if not texts:
-        raise FileNotFoundError(
-            f"This Python keeps no sources of its standard library in {sysconfig.get_path('stdlib')}: name data of "
-            "your own with --dataset_name or --train_file."
-        )
     return Dataset.from_dict({"text": texts, "label": labels})
-
-
-def _pieces(package: Path) -> Iterator[str]:
-    for file in sorted(package.rglob("*.py")):
-        # Some distributions leave the packages' own tests out.
-        if not {"test", "tests"} & set(file.relative_to(package).parts):
-            lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-            for start in range(0, len(lines) - LINES_PER_TEXT + 1, LINES_PER_TEXT):
-                yield "\n".join(lines[start : start + LINES_PER_TEXT])
-
-
-def train_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFast:
-    """A small BPE tokenizer, the same whenever it is trained on the same texts."""
-    tokenizer = Tokenizer(BPE(unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer.train_from_iterator(
-        texts, BpeTrainer(vocab_size=2000, special_tokens=special, show_progress=False), length=len(texts)
-    )
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=max_length,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-    )
 
 
 def make_model(name: str | None, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """The model: pretrained with a new head, or a tiny BERT from random weights."""
-    names = {"id2label": dict(enumerate(classes)), "label2id": {name: index for index, name in enumerate(classes)}}
+    names = label_names(classes)
     if name is not None:
         config = AutoConfig.from_pretrained(name, num_labels=len(classes), **names)
         return AutoModelForSequenceClassification.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
@@ -197,7 +127,14 @@ def main() -> None:
     name, label = model_args.model_name_or_path, data_args.label_column_name
     hide_progress_bars(args)
     with errors_as_messages(), args.main_process_first(desc="loading the data"):
-        data = load_texts(data_args, args.seed)
+        data = load_texts(data_args, python_sources, args.seed)
+        require_columns(
+            data,
+            text_column_name=data_args.text_column_name,
+            text_pair_column_name=data_args.text_pair_column_name,
+            label_column_name=label,
+        )
+        data = cut(with_class_labels(data, label), data_args, args.seed)
         compute_metrics = accuracy_metric()
         if name is None:
             tokenizer = train_tokenizer(data["train"][data_args.text_column_name], data_args.max_seq_length)
