@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pickle
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, cast
 from transformers import TrainingArguments
 
 from .hiding import HidingPolicy, StatisticsFunction, create_policy
+from .hiding.statistics import ACCURACY_THRESHOLD, TASKS
 
 NO_HIDING = "none"
 """The `hiding_policy` that makes the trainer a plain one."""
@@ -50,11 +52,25 @@ class HidingArguments:
     move_back: bool = field(
         default=True, metadata={"help": "Move wrong and unsure candidates back; off, the loss alone decides."}
     )
+    accuracy_threshold: float = field(
+        default=ACCURACY_THRESHOLD,
+        metadata={
+            "help": "A sample of many tokens or pixels counts as correct from this share of right ones on, in [0, 1]."
+        },
+    )
     lr_compensation: bool = field(
         default=True, metadata={"help": "Multiply the learning rate by 1 / (1 - the share hidden in the epoch)."}
     )
     refresh_interval: int = field(
         default=1, metadata={"help": "Look at the hidden samples, forward only, every so many epochs; 1 or more."}
+    )
+    ledger_precision: str = field(
+        default="auto",
+        metadata={
+            "help": "'full': 12 bytes a sample and rank; 'compact': 6, loss and confidence in half precision; 'auto': "
+            "compact from 100 million samples on.",
+            "choices": PRECISIONS,
+        },
     )
     sample_id_column: str = field(
         default="sample_id", metadata={"help": "The entry of a batch, and the column of a stream, that names a sample."}
@@ -67,8 +83,9 @@ class HidingArguments:
     statistics_fn: Callable[..., Any] | str | None = field(
         default=None,
         metadata={
-            "help": "A function (outputs, inputs) -> SampleStatistics for models that no built-in rule fits: the "
-            "function, or 'package.module:function'."
+            "help": "What measures a sample where the model does not say: the name of a task with a built-in rule "
+            "('causal_language_modeling', ...), a function (outputs, inputs) -> SampleStatistics, or "
+            "'package.module:function'."
         },
     )
 
@@ -98,13 +115,18 @@ class KakurenboConfig(HidingArguments, TrainingArguments):
         hiding_warmup_epochs: epochs at the start in which nothing is hidden, 0 or more.
         confidence_threshold: tau, in [0, 1]; a candidate predicted with less confidence moves back.
         move_back: off, the loss alone decides.
+        accuracy_threshold: the share of right tokens (token classification, language modelling) or pixels
+            (segmentation) from which on a sample counts as predicted correctly, in [0, 1].
         lr_compensation: multiply the learning rate by 1 / (1 − the share hidden in the epoch).
         refresh_interval: look at the hidden samples, forward only, every so many epochs; 1 or more.
+        ledger_precision: `"full"`, 12 bytes a sample and rank; `"compact"`, 6 bytes, loss and confidence in half
+            precision; `"auto"`, compact from 100 million samples on.
         sample_id_column: the column of a stream with the ids of its samples, integers from 0, and the entry of a batch
             under which ids travel.
         num_samples: N, how many samples a training stream has, if it does not say so itself; at least 1.
-        statistics_fn: a function (outputs, inputs) → `SampleStatistics`, or its name as `"package.module:function"`,
-            for models that no built-in rule fits.
+        statistics_fn: what measures a sample where the model does not say: the name of a task that has a built-in rule
+            (`"causal_language_modeling"`, see `docs/tasks.md`), or, for models that no built-in rule fits, a function
+            (outputs, inputs) → `SampleStatistics` or its name as `"package.module:function"`.
 
     Raises:
         ValueError: a value is out of its range; the message names it and the way out.
@@ -127,16 +149,22 @@ def create_configured_policy(options: HidingArguments) -> HidingPolicy | None:
     return create_policy(options.hiding_policy, vars(options))
 
 
+def named_task(options: HidingArguments) -> str | None:
+    """The task whose built-in rule `statistics_fn` names, if it names one."""
+    name = options.statistics_fn
+    return name if isinstance(name, str) and name in TASKS else None
+
+
 def resolve_statistics_function(statistics_fn: StatisticsFunction | str | None) -> StatisticsFunction | None:
-    """The function that `statistics_fn` names or is.
+    """The function that `statistics_fn` names or is; None if it is not given or names a task with a built-in rule.
 
     Raises:
-        ValueError: it names no function, or it is one that cannot be saved with the training arguments.
+        ValueError: it names neither, or it is a function that cannot be saved with the training arguments.
     """
     if statistics_fn is None:
         return None
     if isinstance(statistics_fn, str):
-        return _import_function(statistics_fn)
+        return None if statistics_fn in TASKS else _import_function(statistics_fn)
     if not callable(statistics_fn):
         raise ValueError(
             f"statistics_fn={statistics_fn!r} must be a function (outputs, inputs) -> SampleStatistics, or its name as "
@@ -160,6 +188,11 @@ def validate_hiding(options: HidingArguments) -> None:
     """
     create_configured_policy(options)
     resolve_statistics_function(options.statistics_fn)
+    if not 0 <= options.accuracy_threshold <= 1:
+        raise ValueError(
+            f"accuracy_threshold={options.accuracy_threshold} is not in [0, 1]: it is the share of right tokens or "
+            f"pixels from which on a sample counts as correct, {ACCURACY_THRESHOLD} by default."
+        )
     if not options.sample_id_column:
         raise ValueError("sample_id_column is empty: give the name of the entry that holds the sample ids.")
     if options.num_samples is not None and options.num_samples < 1:
@@ -173,7 +206,14 @@ def _name_of(function: Callable[..., Any]) -> str:
 
 
 def _import_function(name: str) -> StatisticsFunction:
-    module, _, function = name.partition(":")
+    module, colon, function = name.partition(":")
+    if not colon:
+        nearest = difflib.get_close_matches(name, TASKS, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(
+            f"statistics_fn={name!r} is no task with a built-in rule.{hint} They are {', '.join(TASKS)}; a function is "
+            "named as 'package.module:function'."
+        )
     try:
         found: Any = importlib.import_module(module)
         for part in function.split("."):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import IterableDataset
@@ -25,7 +26,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ._checkpoints import is_marked_as_hiding, last_complete_checkpoint, mark_as_hiding, unmark
 from ._compat import load_renamed_weights, num_train_samples_argument
-from .config import create_configured_policy, hiding_arguments, resolve_statistics_function
+from ._tasks import make_matcher
+from .config import create_configured_policy, hiding_arguments, named_task, resolve_statistics_function
 from .data import (
     IdentifiedDataset,
     IdentifyingCollator,
@@ -46,7 +48,7 @@ from .hiding import AlignedScheduler, HidingRun, SampleLedger, SampleStatistics,
 from .hiding.checkpoint import load_state, save_state
 from .hiding.distributed import any_rank, require_agreement, world_size
 from .hiding.schedule import EpochPlan, plan_epoch
-from .hiding.statistics import Classification, ClassificationMatcher, check_label_values
+from .hiding.statistics import Prediction, StatisticsMatcher
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class _Training:
     id_name: str
     label_names: list[str]
     statistics_function: StatisticsFunction | None
-    matcher: ClassificationMatcher | None = None
+    matcher: StatisticsMatcher | None = None
     resumed: dict[str, Any] = field(default_factory=dict)
     batch_ids: Tensor | None = None
     loader: Any = None
@@ -274,21 +276,21 @@ class KakurenboMixin(_Base):
         ids, training.batch_ids = training.batch_ids, None
         batch = dict(inputs)  # the parent may take the labels out
         loss, outputs = super().compute_loss(model, inputs, True, *args, **kwargs)
-        training.run.record(ids, self._measure(training, outputs, batch))
+        training.run.record(ids, self._measure(training, ids.numel(), outputs, batch))
         return (loss, outputs) if return_outputs else loss
 
-    def _measure(self, training: _Training, outputs: Any, batch: dict[str, Any]) -> SampleStatistics | Classification:
+    def _measure(
+        self, training: _Training, num_samples: int, outputs: Any, batch: dict[str, Any]
+    ) -> SampleStatistics | Prediction:
         if training.statistics_function is not None:
             return SampleStatistics(*training.statistics_function(outputs, batch))
-        if training.matcher is not None:
-            return training.matcher(outputs, batch)
-        # Only now: a model may set its problem type in its first forward pass.
-        problem_type = getattr(getattr(self.model, "config", None), "problem_type", None)
-        matcher = ClassificationMatcher(training.label_names, problem_type)
-        classification = matcher(outputs, batch)
-        check_label_values(classification.labels)
-        training.matcher = matcher
-        return classification
+        if training.matcher is None:
+            # Only now: a model may set its problem type in its first forward pass.
+            options = hiding_arguments(self.args)
+            training.matcher = make_matcher(
+                self.model, named_task(options), training.label_names, options.accuracy_threshold
+            )
+        return training.matcher(outputs, batch, num_samples)
 
     def _require_recorded(self, training: _Training) -> None:
         if training.batch_ids is not None:
@@ -341,7 +343,9 @@ class KakurenboMixin(_Base):
                 'cannot be told apart. Let it call `super().get_train_dataloader()`, or set hiding_policy="none".'
             )
         self._training = training = _Training(
-            run=HidingRun(len(self.train_dataset), policy, self.args.device, options.lr_compensation),
+            run=HidingRun(
+                len(self.train_dataset), policy, self.args.device, options.lr_compensation, options.ledger_precision
+            ),
             sampler=self._sampler,
             id_name=options.sample_id_column,
             label_names=list(dict.fromkeys([*self.label_names, "labels"])),
@@ -529,9 +533,11 @@ class KakurenboMixin(_Base):
     # Trainer's pass over an epoch ends with `on_epoch_end`; it evaluates and saves after it.
     def _end_epoch(self, training: _Training) -> None:
         run = training.run
-        ids = run.finish_epoch()
         if isinstance(training.sampler, SampleStream):
-            training.sampler.require_distinct(ids)
+            seen = torch.zeros_like(run.ledger.hidden)
+            training.sampler.require_distinct(run.finish_epoch(seen), seen)
+        else:
+            run.finish_epoch()
         if training.generators_at_end is not None:
             self._load_rng_state(training.generators_at_end)
         stops = self.control.should_training_stop or self.state.global_step >= self.state.max_steps

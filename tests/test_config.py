@@ -18,6 +18,7 @@ DEFAULTS = {
     "hiding_warmup_epochs": 1,
     "confidence_threshold": 0.7,
     "move_back": True,
+    "accuracy_threshold": 0.9,
     "lr_compensation": True,
     "refresh_interval": 1,
     "sample_id_column": "sample_id",
@@ -81,9 +82,11 @@ def test_every_flag_has_a_help_text():
         ({"statistics_fn": 3}, "statistics_fn=3 must be a function"),
         ({"statistics_fn": "no.such.module:function"}, "names no function that can be imported"),
         ({"statistics_fn": "test_config:missing"}, "names no function that can be imported"),
-        ({"statistics_fn": "statistics"}, "package.module:function"),
+        ({"statistics_fn": "statistics"}, "is no task with a built-in rule.*package.module:function"),
+        ({"statistics_fn": "causal_language_modelling"}, "Did you mean 'causal_language_modeling'"),
+        ({"accuracy_threshold": 1.5}, r"accuracy_threshold=1.5 is not in \[0, 1\].*0.9 by default"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 def test_a_wrong_value_is_told_at_construction(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):

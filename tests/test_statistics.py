@@ -2,21 +2,40 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
-from transformers.modeling_outputs import SequenceClassifierOutput
 
-from hf_kakurenbo.hiding import Recorder, classification_statistics, single_label_statistics, soft_label_statistics
-from hf_kakurenbo.hiding.statistics import (
-    Classification,
-    ClassificationMatcher,
-    check_label_values,
-    match_classification,
+from hf_kakurenbo.hiding import (
+    flattened_token_statistics,
+    multi_label_statistics,
+    question_answering_statistics,
+    regression_statistics,
+    segmentation_statistics,
+    single_label_statistics,
+    soft_label_statistics,
+    token_statistics,
 )
+from hf_kakurenbo.hiding.statistics import tokens
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = 3 * torch.randn(32, 7, generator=GENERATOR)
 LABELS = torch.randint(0, 7, (32,), generator=GENERATOR)
 SOFT = torch.rand(32, 7, generator=GENERATOR).softmax(dim=1)
+
+TOKEN_LOGITS = 3 * torch.randn(6, 11, 13, generator=GENERATOR)
+TOKEN_LABELS = torch.where(
+    torch.rand(6, 11, generator=GENERATOR) < 0.6,
+    TOKEN_LOGITS.argmax(2),
+    torch.randint(0, 13, (6, 11), generator=GENERATOR),
+)
+TOKEN_LABELS[torch.rand(6, 11, generator=GENERATOR) < 0.3] = -100
+TOKEN_LABELS[4] = -100
+
+PIXEL_LOGITS = 3 * torch.randn(4, 5, 6, 7, generator=GENERATOR)
+PIXEL_LABELS = torch.randint(0, 5, (4, 12, 21), generator=GENERATOR)
+PIXEL_LABELS[torch.rand(4, 12, 21, generator=GENERATOR) < 0.2] = 255
+PIXEL_LABELS[1] = 255
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -37,6 +56,153 @@ def test_soft_labels():
         torch.testing.assert_close(confidence, row.softmax(0).max())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_several_labels(dtype):
+    # Half of the samples have every label right, the rest have one that is wrong.
+    labels = (LOGITS > 0).to(dtype)
+    labels[::2, 3] = 1 - labels[::2, 3]
+    found = multi_label_statistics(LOGITS, labels)
+    assert found.correct.tolist() == [False, True] * 16
+    for row, target, loss, confidence in zip(LOGITS, labels.float(), found.loss, found.confidence, strict=True):
+        torch.testing.assert_close(loss, functional.binary_cross_entropy_with_logits(row, target))
+        torch.testing.assert_close(confidence, torch.maximum(row.sigmoid(), 1 - row.sigmoid()).min())
+        assert 0.5 <= float(confidence) <= 1
+
+
+@pytest.mark.parametrize("shape", [(32,), (32, 1), (32, 3)], ids=str)
+def test_regression(shape):
+    predictions, targets = torch.randn(shape, generator=GENERATOR), torch.randn(shape, generator=GENERATOR)
+    found = regression_statistics(predictions, targets)
+    for prediction, target, loss in zip(predictions, targets, found.loss, strict=True):
+        torch.testing.assert_close(loss, functional.mse_loss(prediction, target))
+    assert bool(found.correct.all())
+    assert found.confidence.tolist() == [1.0] * 32
+
+
+def test_regression_of_numbers_in_two_shapes():
+    found = regression_statistics(LOGITS[:, :1], LOGITS[:, 1])
+    torch.testing.assert_close(found.loss, (LOGITS[:, 0] - LOGITS[:, 1]).square())
+
+
+def token_reference(logits, labels, threshold):
+    """One sample, one token at a time."""
+    asked = [(row, label) for row, label in zip(logits.double(), labels.tolist(), strict=True) if label >= 0]
+    if not asked:
+        return float("nan"), False, 0.0
+    losses = [float(functional.cross_entropy(row, torch.tensor(label))) for row, label in asked]
+    right = [int(row.argmax()) == label for row, label in asked]
+    sure = [float(row.softmax(0).max()) for row, _ in asked]
+    count = len(asked)
+    return sum(losses) / count, sum(right) >= threshold * count - 1e-6, sum(sure) / count
+
+
+def assert_as_reference(found, references):
+    loss, correct, confidence = zip(*references, strict=True)
+    torch.testing.assert_close(found.loss, torch.tensor(loss), equal_nan=True)
+    assert found.correct.tolist() == list(correct)
+    torch.testing.assert_close(found.confidence, torch.tensor(confidence))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("piece", [1, 40, 2**20], ids="pieces of {}".format)
+def test_tokens(threshold, piece, monkeypatch):
+    monkeypatch.setattr(tokens, "_PIECE_ON_CPU", piece)
+    found = token_statistics(TOKEN_LOGITS, TOKEN_LABELS, accuracy_threshold=threshold)
+    assert_as_reference(
+        found, [token_reference(*sample, threshold) for sample in zip(TOKEN_LOGITS, TOKEN_LABELS, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("piece", [1, 40, 2**20], ids="pieces of {}".format)
+def test_tokens_on_a_device_that_must_not_be_asked_which_rows_count(piece, monkeypatch):
+    expected = token_statistics(TOKEN_LOGITS, TOKEN_LABELS)
+    # The meta device is no CPU either, but has no values: the path of a GPU is taken on the CPU.
+    monkeypatch.setattr(tokens, "_PIECE", piece)
+    monkeypatch.setattr(tokens, "_knows_its_rows", lambda logits: False)
+    found = token_statistics(TOKEN_LOGITS, TOKEN_LABELS)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, equal_nan=True)
+
+
+def test_causal_tokens_are_predicted_from_those_before():
+    found = token_statistics(TOKEN_LOGITS, TOKEN_LABELS, shift=True)
+    pairs = zip(TOKEN_LOGITS[:, :-1], TOKEN_LABELS[:, 1:], strict=True)
+    assert_as_reference(found, [token_reference(*pair, 0.9) for pair in pairs])
+
+
+def test_logits_that_are_a_view():
+    wide = torch.randn(6, 20, 13, generator=GENERATOR)
+    view = wide[:, 4:15]
+    assert not view.is_contiguous()
+    for one, other in zip(
+        token_statistics(view, TOKEN_LABELS), token_statistics(view.contiguous(), TOKEN_LABELS), strict=True
+    ):
+        torch.testing.assert_close(one, other, equal_nan=True)
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), shift=st.booleans(), seed=st.integers(0, 1000))
+def test_samples_end_to_end_have_the_figures_that_they_have_alone(lengths, shift, seed):
+    generator = torch.Generator().manual_seed(seed)
+    samples = [3 * torch.randn(length, 5, generator=generator) for length in lengths]
+    labels = [torch.randint(-1, 5, (length,), generator=generator) for length in lengths]
+    labels = [places.masked_fill(places < 0, -100) for places in labels]
+    positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
+    found = flattened_token_statistics(
+        torch.cat(samples).unsqueeze(0), torch.cat(labels).unsqueeze(0), positions, len(lengths), shift=shift
+    )
+    alone = [
+        token_statistics(sample.unsqueeze(0), places.unsqueeze(0), shift=shift)
+        for sample, places in zip(samples, labels, strict=True)
+    ]
+    for field, parts in zip(found, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(field, torch.cat(parts), equal_nan=True)
+
+
+def test_an_unexpected_number_of_samples_end_to_end_is_known_of_none():
+    positions = torch.tensor([[0, 1, 2, 0, 1, 0, 1, 2, 3, 4, 5]])
+    found = flattened_token_statistics(TOKEN_LOGITS[:1], TOKEN_LABELS[:1], positions, 4)
+    assert bool(found.loss.isnan().all())
+    assert not bool(found.correct.any())
+    assert bool(flattened_token_statistics(TOKEN_LOGITS[:1], TOKEN_LABELS[:1], positions, 3).loss.isfinite().all())
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.2, 0.9])
+def test_pixels(threshold):
+    found = segmentation_statistics(PIXEL_LOGITS, PIXEL_LABELS, accuracy_threshold=threshold, ignore_index=255)
+    resized = functional.interpolate(PIXEL_LOGITS, size=(12, 21), mode="bilinear", align_corners=False)
+    labels = PIXEL_LABELS.masked_fill(PIXEL_LABELS == 255, -100)
+    pairs = zip(resized.flatten(2).transpose(1, 2), labels.flatten(1), strict=True)
+    references = [token_reference(*pair, threshold) for pair in pairs]
+    assert_as_reference(found, references)
+    assert [bool(torch.tensor(loss).isnan()) for loss, _, _ in references] == [False, True, False, False]
+
+
+def test_pixels_of_one_class_are_asked_yes_or_no():
+    labels = torch.randint(0, 2, (4, 6, 7), generator=GENERATOR)
+    found = segmentation_statistics(PIXEL_LOGITS[:, :1], labels)
+    loss = functional.binary_cross_entropy_with_logits(PIXEL_LOGITS[:, 0], labels.float(), reduction="none")
+    torch.testing.assert_close(found.loss, loss.mean(dim=(1, 2)))
+
+
+def test_a_label_that_is_the_ignored_one_is_masked_although_it_is_a_class():
+    found = segmentation_statistics(PIXEL_LOGITS, torch.full((4, 6, 7), 3), ignore_index=3)
+    assert bool(found.loss.isnan().all())
+
+
+def test_spans():
+    places = torch.tensor([[3, 7], [0, 99], [99, 99], [2, 2]])
+    logits = 3 * torch.randn(4, 2, 11, generator=GENERATOR)
+    logits[0, 0, 3], logits[0, 1, 7], logits[1, 0, 0] = 20.0, 20.0, 20.0
+    found = question_answering_statistics(logits, places)
+    both = [functional.cross_entropy(logits[row], places[row]) for row in (0, 3)]
+    start = functional.cross_entropy(logits[1, 0], places[1, 0])
+    torch.testing.assert_close(
+        found.loss, torch.stack([both[0], start, torch.tensor(torch.nan), both[1]]), equal_nan=True
+    )
+    assert found.correct.tolist() == [True, True, False, bool((logits[3].argmax(1) == 2).all())]
+    torch.testing.assert_close(found.confidence[[0, 1, 3]], logits.softmax(2).amax(2).prod(1)[[0, 1, 3]])
+
+
 def test_the_confidence_is_over_the_classes_and_not_over_the_batch():
     alone = single_label_statistics(LOGITS[:1], LABELS[:1])
     among = single_label_statistics(LOGITS, LABELS)
@@ -52,6 +218,15 @@ def test_a_masked_label_has_no_loss_and_is_not_correct():
     assert int(found.loss.isnan().sum()) == 1
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_give_a_loss_that_is_not(bad):
+    token_logits, logits, pixels = TOKEN_LOGITS.clone(), LOGITS.clone(), PIXEL_LOGITS.clone()
+    token_logits[0, :, 2], logits[0, 2], pixels[0, 2] = bad, bad, bad
+    assert not bool(token_statistics(token_logits, torch.ones(6, 11, dtype=torch.int64)).loss[0].isfinite())
+    assert not bool(single_label_statistics(logits, torch.ones_like(LABELS)).loss[0].isfinite())
+    assert not bool(segmentation_statistics(pixels, torch.ones(4, 6, 7, dtype=torch.int64)).loss[0].isfinite())
+
+
 def test_small_losses_keep_their_order():
     logits = torch.tensor([[20.0 + step, 0.0, 0.0] for step in range(6)])
     loss = single_label_statistics(logits, torch.zeros(6, dtype=torch.int64)).loss
@@ -60,110 +235,14 @@ def test_small_losses_keep_their_order():
 
 
 def test_no_gradient():
-    logits = LOGITS.clone().requires_grad_()
-    for found in (single_label_statistics(logits, LABELS), soft_label_statistics(logits, SOFT)):
-        assert not any(field.requires_grad for field in found)
-
-
-@pytest.mark.parametrize(
-    "outputs",
-    [
-        {"loss": torch.tensor(1.0), "logits": LOGITS},
-        SequenceClassifierOutput(loss=torch.tensor(1.0), logits=LOGITS),
-        (torch.tensor(1.0), LOGITS),
-        (LOGITS, torch.ones(32, 4)),
-        LOGITS,
-    ],
-    ids=["dict", "ModelOutput", "tuple with a loss", "tuple without", "tensor"],
-)
-@pytest.mark.parametrize("labels", [LABELS, LABELS.unsqueeze(1), SOFT], ids=["(B,)", "(B, 1)", "soft"])
-def test_the_rule_is_found(outputs, labels):
-    rule = soft_label_statistics if labels is SOFT else single_label_statistics
-    found = classification_statistics(outputs, {"labels": labels})
-    assert all(torch.equal(a, b) for a, b in zip(found, rule(LOGITS, labels), strict=True))
-
-
-def test_the_labels_are_found_by_name():
-    assert match_classification(LOGITS, {"target": LABELS}, label_names=["labels", "target"]).labels is LABELS
-
-
-@pytest.mark.parametrize(
-    ("outputs", "labels", "problem_type"),
-    [
-        ({"loss": torch.tensor(1.0)}, LABELS, None),
-        ({"logits": LOGITS}, SOFT, "multi_label_classification"),
-        ({"logits": LOGITS[:, :1]}, torch.rand(32), "regression"),
-        ({"logits": LOGITS[:, :1]}, torch.rand(32), None),
-        ({"logits": LOGITS.unsqueeze(1)}, LABELS.unsqueeze(1), None),
-        ({"logits": LOGITS}, LABELS[:5], None),
-        ({"logits": LOGITS}, SOFT[:, :3], None),
-        ({"logits": LOGITS}, LABELS.tolist(), None),
-    ],
-    ids=["no logits", "several labels", "regression", "one column", "tokens", "lengths", "classes", "a list"],
-)
-def test_a_batch_that_no_rule_fits(outputs, labels, problem_type):
-    with pytest.raises(ValueError, match=r"(?s)No built-in rule.*The model returned dict.*def my_statistics"):
-        classification_statistics(outputs, {"labels": labels}, problem_type=problem_type)
-
-
-def test_no_labels():
-    with pytest.raises(
-        ValueError, match=r"(?s)no labels.*Looked for 'labels' in a batch of dict\(x: \(32, 7\) float32\)"
-    ):
-        classification_statistics(LOGITS, {"x": LOGITS})
-
-
-def test_rows_that_do_not_sum_to_one():
-    check_label_values(SOFT.half())
-    check_label_values(LABELS)
-    with pytest.raises(ValueError, match="rows sum to 2 to 2"):
-        check_label_values(2 * SOFT)
-
-
-@pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["hard", "soft"])
-def test_together_or_one_by_one_is_the_same(labels, monkeypatch):
-    rule = single_label_statistics if labels is LABELS else soft_label_statistics
-    gathered = []
-    for waiting in (0, 100, 2**18):
-        monkeypatch.setattr(Recorder, "_WAITING_ELEMENTS", waiting)
-        recorder = Recorder()
-        for ids in torch.arange(32).split(5):
-            recorder.add_classification(ids, Classification(rule, LOGITS[ids], labels[ids]))
-        gathered.append(recorder.gathered())
-    for ids, figures in gathered:
-        assert torch.equal(ids, torch.arange(32))
-        assert torch.equal(figures, gathered[0].figures)
-
-
-def test_what_waits_is_a_copy_and_keeps_its_place():
-    recorder, logits = Recorder(), LOGITS[:4].clone()
-    recorder.add_classification(torch.arange(4), Classification(single_label_statistics, logits, LABELS[:4]))
-    logits.zero_()
-    recorder.add_classification(torch.arange(4), Classification(soft_label_statistics, LOGITS[4:8], SOFT[4:8]))
-    recorder.add(torch.arange(2), single_label_statistics(LOGITS[:2], LABELS[:2]))
-    ids, figures = recorder.gathered()
-    assert ids.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
-    torch.testing.assert_close(figures[:4, 0], functional.cross_entropy(LOGITS[:4], LABELS[:4], reduction="none"))
-    torch.testing.assert_close(figures[:2], figures[-2:])
-
-
-def test_a_batch_of_two_lengths():
-    with pytest.raises(ValueError, match=r"The batch has 3 samples, but its logits are \(4, 7\) float32"):
-        Recorder().add_classification(torch.arange(3), Classification(single_label_statistics, LOGITS[:4], LABELS[:4]))
-
-
-def test_what_fitted_the_last_batch_is_not_forced_on_the_next():
-    match = ClassificationMatcher(["labels", "target"])
-    soft = torch.softmax(LOGITS, dim=1)
-    for outputs, inputs in [
-        ({"logits": LOGITS}, {"labels": LABELS}),
-        ({"logits": LOGITS[:2]}, {"labels": LABELS[:2]}),
-        ({"logits": LOGITS}, {"labels": soft}),
-        ((LOGITS,), {"target": LABELS}),
-        ({"logits": LOGITS}, {"target": LABELS}),
+    for rule, logits, labels in [
+        (single_label_statistics, LOGITS, LABELS),
+        (soft_label_statistics, LOGITS, SOFT),
+        (multi_label_statistics, LOGITS, SOFT),
+        (regression_statistics, LOGITS, SOFT),
+        (token_statistics, TOKEN_LOGITS, TOKEN_LABELS),
+        (segmentation_statistics, PIXEL_LOGITS, PIXEL_LABELS),
+        (question_answering_statistics, TOKEN_LOGITS[:, :2], TOKEN_LABELS[:, :2]),
     ]:
-        assert match(outputs, inputs) == match_classification(outputs, inputs, ["labels", "target"])
-    with pytest.raises(ValueError, match="The batch has no labels"):
-        match({"logits": LOGITS}, {})
-    with pytest.raises(ValueError, match="No built-in rule"):
-        match({"loss": LOGITS.sum()}, {"labels": LABELS})
+        found = rule(logits.clone().requires_grad_(), labels)
+        assert not any(field.requires_grad for field in found)

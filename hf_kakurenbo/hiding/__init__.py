@@ -3,21 +3,31 @@
 It stands alone: `docs/method.md` shows it in a hand-written PyTorch loop.
 """
 
-from .ledger import Measurements, Recorder, SampleLedger
+from .compact_ledger import CompactLedger, create_ledger
+from .ledger import SampleLedger
+from .measurements import Measurements
 from .policies import HidingPolicy, KakurenboPolicy, Selection, create_policy, list_policies, register_policy
+from .recorder import Recorder
 from .refresh import forward_only
 from .run import HidingRun
 from .schedule import AlignedScheduler, HiddenFractionSchedule, compensated_learning_rate_scale
 from .statistics import (
     SampleStatistics,
     StatisticsFunction,
-    classification_statistics,
+    StatisticsMatcher,
+    flattened_token_statistics,
+    multi_label_statistics,
+    question_answering_statistics,
+    regression_statistics,
+    segmentation_statistics,
     single_label_statistics,
     soft_label_statistics,
+    token_statistics,
 )
 
 __all__ = [
     "AlignedScheduler",
+    "CompactLedger",
     "HiddenFractionSchedule",
     "HidingPolicy",
     "HidingRun",
@@ -28,12 +38,19 @@ __all__ = [
     "SampleStatistics",
     "Selection",
     "StatisticsFunction",
-    "classification_statistics",
+    "StatisticsMatcher",
     "compensated_learning_rate_scale",
+    "create_ledger",
     "create_policy",
+    "flattened_token_statistics",
     "forward_only",
     "list_policies",
+    "multi_label_statistics",
+    "question_answering_statistics",
     "register_policy",
+    "regression_statistics",
+    "segmentation_statistics",
     "single_label_statistics",
     "soft_label_statistics",
+    "token_statistics",
 ]

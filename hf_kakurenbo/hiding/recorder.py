@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .distributed import gather_rows, rank, world_size
 from .measurements import Measurements
-from .statistics import Classification, SampleStatistics, describe
+from .statistics import Prediction, SampleStatistics, describe
 
 
 class Recorder:
@@ -56,12 +56,12 @@ class Recorder:
         self._ids.append(ids.to(self.device))
         self._figures.append(torch.stack([loss, confidence, correct], dim=1))
 
-    def add_classification(self, ids: Tensor, batch: Classification) -> None:
+    def add_prediction(self, ids: Tensor, batch: Prediction) -> None:
         """Record a batch whose statistics follow from its logits; they may be computed together with later ones.
 
         Args:
             ids: (B,) integers, the samples of the batch.
-            batch: their logits and labels; the logits are copied.
+            batch: their logits and labels, in the same order; logits that wait are copied.
 
         Raises:
             ValueError: logits or labels are of another number of samples.
@@ -75,7 +75,7 @@ class Recorder:
         if logits.numel() > self._WAITING_ELEMENTS:
             self.add(ids, rule(logits, labels))
             return
-        kind = (rule, logits.shape[1], logits.dtype, labels.ndim, labels.dtype)
+        kind = (rule, logits.shape[1:], logits.dtype, labels.shape[1:], labels.dtype)
         if kind != self._waiting_kind:
             self._settle()
             self._waiting_kind = kind

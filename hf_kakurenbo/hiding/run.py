@@ -13,7 +13,7 @@ from torch import Tensor
 from .ledger import Measurements, Recorder, SampleLedger
 from .policies import HidingPolicy
 from .schedule import compensated_learning_rate_scale
-from .statistics import Classification, SampleStatistics
+from .statistics import Prediction, SampleStatistics
 
 _SAVED_SCALARS = (
     "epoch",
@@ -143,10 +143,10 @@ class HidingRun:
         finally:
             self._training_since = time.perf_counter()
 
-    def record(self, ids: Tensor, batch: SampleStatistics | Classification) -> None:
+    def record(self, ids: Tensor, batch: SampleStatistics | Prediction) -> None:
         """Record a batch: its statistics, or the logits and labels from which they follow; see [`Recorder`]."""
-        if isinstance(batch, Classification):
-            self.recorder.add_classification(ids, batch)
+        if isinstance(batch, Prediction):
+            self.recorder.add_prediction(ids, batch)
         else:
             self.recorder.add(ids, batch)
 

@@ -1,0 +1,65 @@
+"""What is measured of a sample, and the words for what a model returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+"""The label that PyTorch's and Transformers' losses leave out."""
+
+
+class SampleStatistics(NamedTuple):
+    """What one forward pass says about each sample of a batch. Each field is a (B,) tensor without gradient."""
+
+    loss: Tensor
+    """(B,) floating point: the plain loss of the sample. A non-finite loss keeps the sample from being hidden."""
+    correct: Tensor
+    """(B,) bool: whether the sample was predicted correctly."""
+    confidence: Tensor
+    """(B,) floating point in [0, 1]: how sure the prediction was."""
+
+
+StatisticsFunction: TypeAlias = Callable[[Any, Mapping[str, Any]], SampleStatistics]
+"""From (what the model returned, the batch that it was given) to the statistics of the batch."""
+
+HOW_TO_WRITE_ONE = """
+A function of your own is three lines, passed as `KakurenboConfig(statistics_fn=my_statistics)`:
+
+    def my_statistics(outputs, inputs):
+        loss, correct, confidence = ...  # each of shape (B,), without gradient
+        return hf_kakurenbo.SampleStatistics(loss, correct, confidence)
+"""
+
+
+def describe(value: Any) -> str:
+    """Names, shapes and dtypes of what a model returned or a batch holds, for error messages."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__}({', '.join(f'{name}: {describe(item)}' for name, item in value.items())})"
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__}({', '.join(describe(item) for item in value)})"
+    return type(value).__name__
+
+
+def exp(logarithms: Tensor) -> Tensor:
+    """Exponentials of (B,) logarithms, the same bit for bit wherever in the batch a sample stands."""
+    # In float32 a vectorised exponential may differ in the last bit from that of a row at the end of a batch.
+    return logarithms.double().exp().float()
+
+
+def nothing_asked(statistics: SampleStatistics, asked: Tensor) -> SampleStatistics:
+    """Statistics in which the samples with every label masked were not asked anything.
+
+    A loss of 0 would hide them for ever. Theirs is NaN, so they are never hidden, and they are not correct.
+
+    Args:
+        statistics: of a batch.
+        asked: (B,) bool, false for a sample with every label masked.
+    """
+    loss, correct, confidence = statistics
+    return SampleStatistics(loss.masked_fill(~asked, torch.nan), correct & asked, confidence.masked_fill(~asked, 0.0))

@@ -1,0 +1,200 @@
+"""Statistics of samples that ask many questions: a class for each token, or for each pixel.
+
+A batch of logits may be the largest tensor of a training, so it is read in pieces: of tokens, a few megabytes at a time
+whatever its size; of pixels, one image at a time.
+
+Shapes: B samples of T tokens in the batch, V classes (the vocabulary), R rows of logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .base import IGNORE_INDEX, SampleStatistics, nothing_asked
+
+ACCURACY_THRESHOLD = 0.9
+"""The default share of right tokens, or pixels, from which on a sample counts as predicted correctly."""
+
+# How many logits are looked at together. On a CPU a piece stays in the cache, twice as fast as a large one; a GPU wants
+# enough work for each kernel, and 32 MB are still below 1 % of the logits of 8 × 1,024 tokens of a large vocabulary.
+_PIECE_ON_CPU, _PIECE = 2**20, 2**23
+
+
+@torch.no_grad()
+def token_statistics(
+    logits: Tensor, labels: Tensor, *, accuracy_threshold: float = ACCURACY_THRESHOLD, shift: bool = False
+) -> SampleStatistics:
+    """Statistics of samples with a label for each token: token classification and language modelling of any kind.
+
+    Args:
+        logits: (B, T, V) floating point.
+        labels: (B, T) integers in 0..V−1, or −100 for a masked token.
+        accuracy_threshold: the share of right tokens, in [0, 1], from which on a sample is correct.
+        shift: whether a label is predicted from the tokens before it, as in causal language modelling, so that the
+            logits of a place belong to the label of the next one.
+
+    Returns:
+        Of each sample, over the tokens that are not masked: mean cross entropy; whether the share of tokens whose
+        argmax is the label reaches `accuracy_threshold`; mean of the largest softmax probability. A sample with every
+        token masked was not asked anything: its loss is NaN, so it is never hidden, and it is not correct.
+    """
+    labels = shifted(labels) if shift else labels
+    asked = _is_class(labels, logits.shape[-1], IGNORE_INDEX)
+    figures = _figures_by_row(logits.detach(), labels, asked)
+    return _mean_over(figures.sum(dim=2), asked.sum(dim=1), accuracy_threshold)
+
+
+@torch.no_grad()
+def flattened_token_statistics(
+    logits: Tensor,
+    labels: Tensor,
+    position_ids: Tensor,
+    num_samples: int,
+    *,
+    accuracy_threshold: float = ACCURACY_THRESHOLD,
+    shift: bool = False,
+) -> SampleStatistics:
+    """[`token_statistics`] of samples laid end to end in one row, without padding.
+
+    Args:
+        logits: (1, T, V) floating point.
+        labels: (1, T) integers.
+        position_ids: (1, T) integers, the place of each token in its sample; each sample starts at 0.
+        num_samples: B. Should the row hold another number of samples, none of them is known: every loss is NaN.
+        accuracy_threshold: as there.
+        shift: as there; the label at the start of a sample is not predicted from the sample before.
+
+    Returns:
+        The statistics of the B samples, in their order.
+    """
+    starts = position_ids[0] == 0
+    if shift:
+        labels = labels.masked_fill(starts, IGNORE_INDEX)
+    # The labels, and with them the samples they belong to, move; the logits, the largest tensor, stay.
+    sample = starts.cumsum(dim=0) - 1
+    labels, sample = (shifted(labels)[0], sample.roll(-1)) if shift else (labels[0], sample)
+    asked = _is_class(labels, logits.shape[-1], IGNORE_INDEX)
+    figures = _figures_by_row(logits.detach(), labels.unsqueeze(0), asked.unsqueeze(0))[:, 0]
+    sample = sample.clamp(0, num_samples - 1)
+    sums = figures.new_zeros(3, num_samples).index_add_(1, sample, figures)
+    counts = asked.new_zeros(num_samples, dtype=torch.int64).index_add_(0, sample, asked.long())
+    return _mean_over(sums, counts.masked_fill(starts.sum() != num_samples, 0), accuracy_threshold)
+
+
+@torch.no_grad()
+def segmentation_statistics(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    accuracy_threshold: float = ACCURACY_THRESHOLD,
+    ignore_index: int = IGNORE_INDEX,
+) -> SampleStatistics:
+    """Statistics of a semantic segmentation, in which every pixel has a class.
+
+    Args:
+        logits: (B, C, h, w) floating point; resized to the labels as Transformers does it (bilinear) where they differ.
+            One class alone, C = 1, is one question with the answers yes (1) and no (0).
+        labels: (B, H, W) integers in 0..C−1; −100, `ignore_index` and what is no class is masked.
+        accuracy_threshold: the share of right pixels, in [0, 1], from which on a sample is correct.
+        ignore_index: one more label that is masked: 255 in Transformers' models.
+
+    Returns:
+        As [`token_statistics`], over the pixels that are not masked.
+    """
+    logits = logits.detach()
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    asked = _is_class(labels, logits.shape[1], ignore_index)
+    sums = [
+        _figures_of_image(image, image_labels, image_asked).sum(dim=1)
+        for image, image_labels, image_asked in zip(logits, labels, asked, strict=True)
+    ]
+    return _mean_over(torch.stack(sums, dim=1), asked.flatten(1).sum(dim=1), accuracy_threshold)
+
+
+def shifted(labels: Tensor) -> Tensor:
+    """Labels (B, T) at the places from which they are predicted, one earlier; the last place has none."""
+    return functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
+
+
+def _is_class(labels: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """Which labels ask for something."""
+    return (labels >= 0) & (labels < classes) & (labels != ignore_index)
+
+
+def _mean_over(sums: Tensor, counts: Tensor, accuracy_threshold: float) -> SampleStatistics:
+    """Statistics from the sums (3, B) of loss, right answers and confidence over the questions of each sample."""
+    loss, accuracy, confidence = sums / counts.clamp(min=1)
+    # A share such as 0.9 of ten tokens must not be missed by the rounding of the threshold.
+    correct = accuracy >= accuracy_threshold - 1e-6
+    return nothing_asked(SampleStatistics(loss, correct, confidence), counts > 0)
+
+
+def _figures_by_row(logits: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+    """Loss, rightness and confidence (3, B, T) of each token, 0 where nothing was asked; logits (B, T, V)."""
+    shape = labels.shape
+    labels, asked = labels.reshape(-1), asked.reshape(-1)
+    figures = torch.zeros(3, labels.numel(), device=logits.device)
+    # A view that is not contiguous cannot be flattened without a copy of it all; sample by sample it can.
+    blocks = [logits.reshape(-1, logits.shape[-1])] if logits.is_contiguous() else list(logits)
+    start = 0
+    for block in blocks:
+        end = start + block.shape[0]
+        _fill(figures[:, start:end], block, labels[start:end], asked[start:end])
+        start = end
+    return figures.reshape(3, *shape)
+
+
+def _fill(figures: Tensor, logits: Tensor, labels: Tensor, asked: Tensor) -> None:
+    """Write the figures (3, R) of rows of logits (R, V)."""
+    size = _rows_in_a_piece(logits)
+    if not _knows_its_rows(logits):
+        safe_labels = labels.masked_fill(~asked, 0)
+        for piece in _pieces(logits.shape[0], size):
+            figures[:, piece] = _figures(logits[piece], safe_labels[piece], dim=1).masked_fill(~asked[piece], 0.0)
+        return
+    # One row in seven asks for something in masked language modelling.
+    for rows in torch.split(asked.nonzero().squeeze(1), size):
+        if rows.numel():
+            figures[:, rows] = _figures(_pick(logits, rows), labels[rows], dim=1)
+
+
+def _knows_its_rows(logits: Tensor) -> bool:
+    """Whether it costs nothing to know which rows ask for something; on a GPU it would stop the step."""
+    return logits.device.type == "cpu"
+
+
+def _pick(logits: Tensor, rows: Tensor) -> Tensor:
+    """Rows of logits by their ascending numbers; where they follow one another, without copying them."""
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    return logits[first:last] if last - first == rows.numel() else logits[rows]
+
+
+def _figures_of_image(logits: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+    """Figures (3, pixels) of one image: logits (C, h, w), labels and asked (H, W)."""
+    resized = logits.unsqueeze(0).float()
+    if logits.shape[-2:] != labels.shape:
+        resized = functional.interpolate(resized, size=labels.shape, mode="bilinear", align_corners=False)
+    figures = _figures(resized[0].flatten(1), labels.masked_fill(~asked, 0).flatten(), dim=0)
+    return figures.masked_fill(~asked.flatten(), 0.0)
+
+
+def _figures(logits: Tensor, labels: Tensor, dim: int) -> Tensor:
+    """Loss, rightness and confidence (3, R) of R questions with a label each; the classes of `logits` lie in `dim`."""
+    log_probabilities = torch.log_softmax(logits, dim=dim, dtype=torch.float32)
+    log_confidence, predicted = log_probabilities.max(dim=dim)
+    loss = -log_probabilities.gather(dim, labels.long().unsqueeze(dim)).squeeze(dim)
+    return torch.stack([loss, (predicted == labels).float(), log_confidence.exp()])
+
+
+def _rows_in_a_piece(logits: Tensor) -> int:
+    size = _PIECE_ON_CPU if logits.device.type == "cpu" else _PIECE
+    return max(size // logits.shape[-1], 1)
+
+
+def _pieces(rows: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
