@@ -8,20 +8,37 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from _common import CommonDataArguments, with_validation
+from _common import CommonDataArguments, use_one_thread, with_validation
 from datasets import Dataset, DatasetDict, load_dataset
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
 
 # Some distributions leave them out, or they hold tables instead of a program.
 _LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "pydoc_data", "encodings"}
+
+
+@dataclass
+class ModelArguments:
+    """Which encoder to train."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "A pretrained model, of the hub or in a folder; without it a tiny BERT, random weights."},
+    )
 
 
 @dataclass
@@ -127,7 +144,48 @@ def documentation_topics() -> dict[str, str]:
     return dict(pydoc_data.topics.topics)
 
 
-# ---- Tokenizers ----
+# ---- Models and tokenizers ----
+
+
+def make_encoder(
+    auto_class: type, name: str | None, tokenizer: PreTrainedTokenizerBase, **options: Any
+) -> PreTrainedModel:
+    """A model with a new head: pretrained, or a tiny BERT from random weights.
+
+    Args:
+        auto_class: `AutoModelFor...` of the task.
+        name: of a pretrained model, or None.
+        tokenizer: of the model.
+        options: of its configuration, such as `num_labels`.
+    """
+    if name is not None:
+        config = AutoConfig.from_pretrained(name, **options)
+        return auto_class.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=tokenizer.model_max_length,
+        pad_token_id=tokenizer.pad_token_id,
+        **options,
+    )
+    return auto_class.from_config(config)
+
+
+def encoder_tokenizer(name: str | None, texts: Iterable[str], max_length: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of a pretrained model, or one for the tiny BERT, which computes on one thread.
+
+    Args:
+        name: of a pretrained model, or None.
+        texts: to train a tokenizer on.
+        max_length: in tokens, of what the trained one makes.
+    """
+    if name is not None:
+        return AutoTokenizer.from_pretrained(name)
+    use_one_thread()
+    return train_tokenizer(texts, max_length)
 
 
 def train_tokenizer(

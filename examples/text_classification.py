@@ -28,22 +28,18 @@ from _common import (
     parse_arguments,
     require_columns,
     run,
-    use_one_thread,
     with_class_labels,
 )
-from _text import TextDataArguments, load_texts, source_pieces, train_tokenizer
-from datasets import Dataset
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
+from _text import (
+    ModelArguments,
+    TextDataArguments,
+    encoder_tokenizer,
+    load_texts,
+    make_encoder,
+    source_pieces,
 )
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer
 
 from hf_kakurenbo import KakurenboConfig, KakurenboTrainer
 
@@ -63,16 +59,6 @@ SOURCE_DEFAULTS = {
 PACKAGES = ("asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest", "urllib", "xml")
 LINES_PER_TEXT = 10
 TEXTS_PER_PACKAGE = 300
-
-
-@dataclass
-class ModelArguments:
-    """Which model to train."""
-
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "A pretrained model, of the hub or in a folder; without it a tiny BERT, random weights."},
-    )
 
 
 @dataclass
@@ -99,26 +85,6 @@ def python_sources() -> Dataset:
     return Dataset.from_dict({"text": texts, "label": labels})
 
 
-def make_model(name: str | None, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The model: pretrained with a new head, or a tiny BERT from random weights."""
-    names = label_names(classes)
-    if name is not None:
-        config = AutoConfig.from_pretrained(name, num_labels=len(classes), **names)
-        return AutoModelForSequenceClassification.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=128,
-        max_position_embeddings=tokenizer.model_max_length,
-        pad_token_id=tokenizer.pad_token_id,
-        num_labels=len(classes),
-        **names,
-    )
-    return BertForSequenceClassification(config)
-
-
 def main() -> None:
     """Read the arguments, load the data, train."""
     model_args, data_args, args = parse_arguments(
@@ -136,11 +102,7 @@ def main() -> None:
         )
         data = cut(with_class_labels(data, label), data_args, args.seed)
         compute_metrics = accuracy_metric()
-        if name is None:
-            tokenizer = train_tokenizer(data["train"][data_args.text_column_name], data_args.max_seq_length)
-            use_one_thread()
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = encoder_tokenizer(name, data["train"][data_args.text_column_name], data_args.max_seq_length)
 
         def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
             pair = batch[data_args.text_pair_column_name] if data_args.text_pair_column_name else None
@@ -154,7 +116,13 @@ def main() -> None:
 
     def make_trainer(args: KakurenboConfig) -> Trainer:
         return KakurenboTrainer(
-            model=make_model(name, classes, tokenizer),
+            model=make_encoder(
+                AutoModelForSequenceClassification,
+                name,
+                tokenizer,
+                num_labels=len(classes),
+                **label_names(classes),
+            ),
             args=args,
             train_dataset=data["train"],
             eval_dataset=data["validation"],
