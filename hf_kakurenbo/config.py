@@ -12,6 +12,7 @@ from typing import Any, cast
 from transformers import TrainingArguments
 
 from .hiding import HidingPolicy, StatisticsFunction, create_policy
+from .hiding.compact_ledger import validate_precision
 from .hiding.statistics import ACCURACY_THRESHOLD, TASKS
 
 NO_HIDING = "none"
@@ -68,8 +69,7 @@ class HidingArguments:
         default="auto",
         metadata={
             "help": "'full': 12 bytes a sample and rank; 'compact': 6, loss and confidence in half precision; 'auto': "
-            "compact from 100 million samples on.",
-            "choices": PRECISIONS,
+            "compact from 100 million samples on."
         },
     )
     sample_id_column: str = field(
@@ -193,6 +193,7 @@ def validate_hiding(options: HidingArguments) -> None:
             f"accuracy_threshold={options.accuracy_threshold} is not in [0, 1]: it is the share of right tokens or "
             f"pixels from which on a sample counts as correct, {ACCURACY_THRESHOLD} by default."
         )
+    validate_precision(options.ledger_precision)
     if not options.sample_id_column:
         raise ValueError("sample_id_column is empty: give the name of the entry that holds the sample ids.")
     if options.num_samples is not None and options.num_samples < 1:

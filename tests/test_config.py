@@ -21,6 +21,7 @@ DEFAULTS = {
     "accuracy_threshold": 0.9,
     "lr_compensation": True,
     "refresh_interval": 1,
+    "ledger_precision": "auto",
     "sample_id_column": "sample_id",
     "num_samples": None,
     "statistics_fn": None,
@@ -52,6 +53,7 @@ def test_defaults(tmp_path):
         (["--move_back", "false"], "move_back", False),
         (["--no_lr_compensation"], "lr_compensation", False),
         (["--refresh_interval", "2"], "refresh_interval", 2),
+        (["--ledger_precision", "compact"], "ledger_precision", "compact"),
         (["--sample_id_column", "row"], "sample_id_column", "row"),
         (["--num_samples", "1000"], "num_samples", 1000),
         (["--statistics_fn", "test_config:statistics"], "statistics_fn", "test_config:statistics"),
@@ -76,6 +78,7 @@ def test_every_flag_has_a_help_text():
     [
         ({"max_hidden_fraction": 1.0}, r"max_hidden_fraction=1.0 is not in \[0, 1\)"),
         ({"hiding_policy": "kakurenbu"}, "Did you mean 'kakurenbo'"),
+        ({"ledger_precision": "half"}, "ledger_precision='half' must be 'full'.*'compact'.*'auto'"),
         ({"sample_id_column": ""}, "sample_id_column is empty"),
         ({"num_samples": 0}, "num_samples=0 must be at least 1"),
         ({"statistics_fn": lambda outputs, inputs: None}, "cannot be pickled.*top level of a module"),

@@ -12,8 +12,10 @@ from toy import same_tensors
 
 
 def measured(ids, losses):
-    figures = torch.tensor([[loss, 0.5, 1.0] for loss in losses]).reshape(-1, 3)
-    return Measurements(torch.tensor(ids, dtype=torch.int64), figures)
+    count = len(ids)
+    return Measurements.of(
+        torch.tensor(ids), torch.tensor(losses), torch.ones(count, dtype=torch.bool), torch.full((count,), 0.5)
+    )
 
 
 def statistics(losses):
@@ -101,7 +103,7 @@ def gather_on_ranks():
     return {
         "rows": [part.tolist() for part in gather_rows(own)],
         "ids": pending.ids.tolist(),
-        "losses": pending.figures[:, 0].tolist(),
+        "losses": pending.loss.tolist(),
         "restored": again.gathered().ids.tolist(),
         "any": (any_rank(rank == 1, torch.device("cpu")), any_rank(False, torch.device("cpu"))),
     }
@@ -121,7 +123,7 @@ def test_what_two_ranks_measured_is_the_same_on_both():
     assert outcome["restored"] == outcome["ids"]
     assert outcome["any"] == (True, False)
     ledger = SampleLedger(6)
-    ledger.update(Measurements(torch.tensor(outcome["ids"]), torch.tensor([[x, 0, 0] for x in outcome["losses"]])))
+    ledger.update(measured(outcome["ids"], outcome["losses"]))
     assert ledger.loss.tolist() == [10.0, 11.0, 22.0, 23.0, 14.0, 15.0], "a repetition counted"
 
 

@@ -482,13 +482,17 @@ def test_samples_in_the_place_of_others_are_told():
     hidden = some_hidden()
     stream.begin_epoch(4, hidden)
     visible = (~hidden).nonzero().flatten()
-    stream.require_distinct(torch.cat([visible, visible[:3]]))
-    stream.require_distinct(visible[1:])  # the epoch was stopped
-    twice = torch.cat([visible[1:], visible[1:2]])
+    stream.require_distinct(len(visible) + 3, ~hidden)
+    stream.require_distinct(len(visible) - 1, among(visible[1:]))  # the epoch was stopped
     with pytest.raises(ValueError, match=rf"epoch 4 .* {len(visible) - 1} diff.* instead of {len(visible)}.*seed"):
-        stream.require_distinct(twice)
+        stream.require_distinct(len(visible), among(visible[1:]))
     dropping = stream.dealt(Deal(BATCH, whole=BATCH))
-    dropping.require_distinct(visible[: len(visible) - len(visible) % BATCH])
+    whole = len(visible) - len(visible) % BATCH
+    dropping.require_distinct(whole, among(visible[:whole]))
+
+
+def among(ids):
+    return torch.zeros(COUNT, dtype=torch.bool).index_fill(0, ids, True)
 
 
 # ---- What is wrong with a stream is told ----

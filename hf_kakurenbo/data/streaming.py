@@ -204,21 +204,20 @@ class SampleStream(IterableDataset[Any]):
         if epoch != int(self._progress[0]):
             self._progress.copy_(torch.tensor([epoch, 0]))
 
-    def require_distinct(self, ids: Tensor) -> None:
+    def require_distinct(self, measured: int, seen: Tensor) -> None:
         """Raise if samples came in the place of others. Of an epoch that was not measured to its end nothing is said.
 
         Args:
-            ids: (n,) int64, those of the samples that all ranks trained on in the epoch.
+            measured: how many samples all ranks trained on in the epoch, one that came twice counted twice.
+            seen: (N,) bool, which they were.
 
         Raises:
             ValueError: as many as were dealt out, and fewer different ones.
         """
         dealt = self.deal.dealt(self.samples)
-        if ids.numel() < dealt:
+        if measured < dealt:
             return
-        trained = torch.zeros_like(self._hidden)
-        trained[ids] = True
-        count = int(trained.count_nonzero())
+        count = int(seen.count_nonzero())
         if count != dealt:
             raise ValueError(
                 f"In epoch {int(self._progress[0])} of the stream {count:,} different samples were trained on instead "

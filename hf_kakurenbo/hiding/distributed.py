@@ -24,6 +24,39 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def gather_counts(count: int, device: torch.device) -> list[int]:
+    """The number that each rank has, in the order of the ranks, the same list on every rank.
+
+    Args:
+        count: this rank's.
+        device: a device of the backend.
+    """
+    if world_size() == 1:
+        return [count]
+    counts: list[int] = gather_padded(torch.tensor([count], device=device), 1).flatten().tolist()
+    return counts
+
+
+def gather_padded(rows: Tensor, length: int) -> Tensor:
+    """As many rows of every rank, filled up where a rank has fewer.
+
+    Args:
+        rows: (n, ...) on the device of the backend; n may differ between ranks, the rest may not.
+        length: the same on every rank, n or more.
+
+    Returns:
+        (ranks, length, ...), the same on every rank; what rows are filled up with has no meaning.
+    """
+    if rows.shape[0] < length:
+        rows = torch.cat([rows, rows.new_zeros((length - rows.shape[0], *rows.shape[1:]))])
+    gathered = rows.new_empty((world_size(), *rows.shape))
+    if world_size() == 1:
+        gathered[0] = rows
+    else:
+        dist.all_gather(list(gathered.unbind()), rows.contiguous())
+    return gathered
+
+
 def gather_rows(rows: Tensor) -> list[Tensor]:
     """The rows of every rank, however many each has.
 
@@ -33,17 +66,8 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
     Returns:
         One tensor per rank, in the order of the ranks, the same list on every rank.
     """
-    if world_size() == 1:
-        return [rows]
-    count = torch.tensor([rows.shape[0]], device=rows.device)
-    counts = [torch.zeros_like(count) for _ in range(world_size())]
-    dist.all_gather(counts, count)
-    lengths = torch.cat(counts).tolist()
-    padded = rows.new_zeros((max(lengths), *rows.shape[1:]))
-    padded[: rows.shape[0]] = rows
-    gathered = [torch.empty_like(padded) for _ in range(world_size())]
-    dist.all_gather(gathered, padded)
-    return [part[:length] for part, length in zip(gathered, lengths, strict=True)]
+    counts = gather_counts(rows.shape[0], rows.device)
+    return [part[:count] for part, count in zip(gather_padded(rows, max(counts)), counts, strict=True)]
 
 
 def from_rank_0(value: Value) -> Value:
@@ -57,7 +81,8 @@ def from_rank_0(value: Value) -> Value:
 
 def digest(values: np.ndarray) -> int:
     """A 64-bit digest of an array, to compare it between ranks."""
-    return int.from_bytes(hashlib.blake2b(values.tobytes(), digest_size=8).digest(), "little", signed=True)
+    content = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    return int.from_bytes(hashlib.blake2b(content.data, digest_size=8).digest(), "little", signed=True)
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:

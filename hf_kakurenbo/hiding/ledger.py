@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from .distributed import digest
 from .measurements import Measurements as Measurements
-from .recorder import Recorder as Recorder
 from .statistics import describe
+
+Where: TypeAlias = "slice | np.ndarray"
+"""Some of the samples: a slice, or an array of ids."""
+
+# What a pass over all samples takes at a time: its intermediate arrays stay in the cache, and small at any N.
+_PART = 2**17
 
 
 class SampleLedger:
@@ -18,31 +27,53 @@ class SampleLedger:
         num_samples: N, the number of samples in the training dataset; at least 1.
 
     Attributes:
-        loss: (N,) float32, the lagging loss: the one recorded the last time the sample went through the model;
-            NaN before the first time.
-        confidence: (N,) float32 in [0, 1], recorded with it.
-        correct: (N,) bool, recorded with it.
         hidden: (N,) bool, whether the sample is hidden in this epoch.
 
     Raises:
         ValueError: `num_samples` is below 1.
     """
 
+    _FIGURES = torch.float32
+    _COUNTS = torch.int16
+
     def __init__(self, num_samples: int) -> None:
         if num_samples < 1:
             raise ValueError(f"A ledger needs at least one sample, got num_samples={num_samples}.")
-        self.loss = torch.full((num_samples,), torch.nan)
-        self.confidence = torch.zeros(num_samples)
-        self.correct = torch.zeros(num_samples, dtype=torch.bool)
+        self._loss = torch.full((num_samples,), torch.nan, dtype=self._FIGURES)
+        self._confidence = torch.zeros(num_samples, dtype=self._FIGURES)
         self.hidden = torch.zeros(num_samples, dtype=torch.bool)
-        self._times_hidden = torch.zeros(num_samples, dtype=torch.int16)
+        self._times_hidden = torch.zeros(num_samples, dtype=self._COUNTS)
+        self._make_flags()
+
+    def _make_flags(self) -> None:
+        self._correct = torch.zeros(len(self), dtype=torch.bool)
 
     def __len__(self) -> int:
-        return self.loss.numel()
+        return self._loss.numel()
+
+    # ---- All samples ----
+
+    @property
+    def loss(self) -> Tensor:
+        """(N,) float32, the lagging loss: the one recorded the last time the sample went through the model.
+
+        NaN before the first time.
+        """
+        return self._loss
+
+    @property
+    def confidence(self) -> Tensor:
+        """(N,) float32 in [0, 1], recorded with the loss."""
+        return self._confidence
+
+    @property
+    def correct(self) -> Tensor:
+        """(N,) bool, recorded with the loss."""
+        return self._correct
 
     @property
     def times_hidden(self) -> Tensor:
-        """(N,) int32: in how many epochs the sample was hidden. Counted in 16 bits, which 32,767 epochs fit."""
+        """(N,) int32: in how many epochs the sample was hidden. Counted in 16 bits, up to 32,767."""
         return self._times_hidden.to(torch.int32)
 
     @property
@@ -69,6 +100,26 @@ class SampleLedger:
         """A 64-bit digest of the hidden set, to compare it between ranks."""
         return digest(self.hidden.numpy())
 
+    # ---- Some samples: what a policy reads, so that no copy of everything is made whatever the ledger's precision ----
+
+    def parts(self) -> Iterator[slice]:
+        """All samples, so many at a time that intermediate arrays stay small."""
+        return (slice(start, min(start + _PART, len(self))) for start in range(0, len(self), _PART))
+
+    def loss_at(self, where: Where) -> np.ndarray:
+        """The lagging losses of some samples, float32; not to be written to."""
+        return self._loss.numpy()[where]
+
+    def confidence_at(self, where: Where) -> np.ndarray:
+        """The confidences of some samples, float32; not to be written to."""
+        return self._confidence.numpy()[where]
+
+    def correct_at(self, where: Where) -> np.ndarray:
+        """Which of some samples were predicted correctly, bool; not to be written to."""
+        return self._correct.numpy()[where]
+
+    # ---- Changes ----
+
     def hide(self, hidden: Tensor) -> None:
         """Begin an epoch in which the samples of a mask, (N,) bool, are hidden.
 
@@ -78,7 +129,9 @@ class SampleLedger:
         if hidden.shape != self.hidden.shape or hidden.dtype != torch.bool:
             raise ValueError(f"The mask must be ({len(self)},) bool, got {describe(hidden)}.")
         self.hidden.copy_(hidden)
-        self._times_hidden += hidden
+        for part in self.parts():
+            counts = self._times_hidden[part]
+            counts += self.hidden[part] & (counts < torch.iinfo(self._COUNTS).max)
 
     def unhide(self, ids: Tensor | None = None) -> None:
         """Take the last `hide` back for hidden samples of some ids, (n,) int64, or for all."""
@@ -96,23 +149,28 @@ class SampleLedger:
         if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
             raise ValueError(f"Sample ids must be in 0..{len(self) - 1}, got {ids.min()}..{ids.max()}.")
         # NumPy assigns in order and leaves the last value of a repeated index: backwards, the first one stays.
-        ids, figures = ids[::-1], figures[::-1]
-        self.loss.numpy()[ids] = figures[:, 0]
-        self.confidence.numpy()[ids] = figures[:, 1]
-        self.correct.numpy()[ids] = figures[:, 2] != 0
+        self._write(ids[::-1], figures[::-1, 0], figures[::-1, 1])
+
+    def _write(self, where: Where, loss: np.ndarray, confidence: np.ndarray) -> None:
+        """Take over figures as [`Measurements`] has them: the sign of the confidence says whether it was right."""
+        self._loss.numpy()[where] = loss
+        self._confidence.numpy()[where] = np.abs(confidence)
+        self._correct.numpy()[where] = ~np.signbit(confidence)
+
+    # ---- Saving ----
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors of the ledger by name, not copied."""
         return {
-            "loss": self.loss,
-            "confidence": self.confidence,
-            "correct": self.correct,
+            "loss": self._loss,
+            "confidence": self._confidence,
+            "correct": self._correct,
             "hidden": self.hidden,
             "times_hidden": self._times_hidden,
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` gave.
+        """Take over what `state_dict` gave, of a ledger of any precision.
 
         Raises:
             ValueError: it belongs to another number of samples.
@@ -121,5 +179,10 @@ class SampleLedger:
             raise ValueError(
                 f"The ledger is of a dataset of {state['loss'].numel()} samples, the training dataset has {len(self)}."
             )
-        for name, tensor in self.state_dict().items():
-            tensor.copy_(state[name])
+        self.hidden.copy_(state["hidden"])
+        for part in self.parts():
+            self._times_hidden[part] = state["times_hidden"][part].clamp(max=torch.iinfo(self._COUNTS).max)
+            confidence = state["confidence"][part].float()
+            if "correct" in state:
+                confidence = torch.where(state["correct"][part], confidence, -confidence)
+            self._write(part, state["loss"][part].float().numpy(), confidence.numpy())

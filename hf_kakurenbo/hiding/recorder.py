@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .distributed import gather_rows, rank, world_size
+from .distributed import rank, world_size
+from .ledger import SampleLedger
 from .measurements import Measurements
+from .pending import PendingMeasurements
 from .statistics import Prediction, SampleStatistics, describe
 
 
@@ -18,16 +19,18 @@ class Recorder:
 
     Args:
         device: where the model computes; also the device of the collective calls.
+        num_samples: N. Below 2³¹ the ids take 4 bytes each, else, or if it is not known, 8.
     """
 
     # Logits that wait for their statistics, 1 MB of them. Small batches are dear one by one: their statistics are a
     # dozen operations, each of which takes as long on 64 rows as on 4,096.
     _WAITING_ELEMENTS = 2**18
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
+    def __init__(self, device: torch.device | str = "cpu", num_samples: int | None = None) -> None:
         self.device = torch.device(device)
-        self._ids: list[Tensor] = []
-        self._figures: list[Tensor] = []
+        self._num_samples = num_samples
+        fits = num_samples is not None and num_samples < 2**31
+        self._pending = PendingMeasurements(self.device, torch.int32 if fits else torch.int64)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._waiting_kind: Any = None
         self._waiting_elements = 0
@@ -52,9 +55,10 @@ class Recorder:
                 f"batch; got {', '.join(wrong)}."
             )
         self._settle()
-        loss, correct, confidence = (field.detach().to(self.device, torch.float32) for field in statistics)
-        self._ids.append(ids.to(self.device))
-        self._figures.append(torch.stack([loss, confidence, correct], dim=1))
+        loss, correct, confidence = (field.detach().to(self.device) for field in statistics)
+        # An id that is none must stay one when it is cut to 4 bytes.
+        ids = ids.to(self.device, torch.int64).clamp(-1, self._num_samples).to(self._pending.id_dtype)
+        self._pending.append(Measurements.of(ids, loss, correct, confidence))
 
     def add_prediction(self, ids: Tensor, batch: Prediction) -> None:
         """Record a batch whose statistics follow from its logits; they may be computed together with later ones.
@@ -96,30 +100,43 @@ class Recorder:
     def restore(self, measurements: Measurements) -> None:
         """Take over this rank's share of what all ranks had measured, as `gathered` gave it."""
         self.clear()
-        self._ids.append(measurements.ids[rank() :: world_size()].to(self.device))
-        self._figures.append(measurements.figures[rank() :: world_size()].to(self.device))
+        ids, figures = (rows[rank() :: world_size()].to(self.device) for rows in measurements)
+        self._pending.append(Measurements(ids.to(self._pending.id_dtype), figures))
 
     def clear(self) -> None:
         """Forget everything."""
-        self._ids, self._figures = [], []
+        self._pending.clear()
         self._waiting, self._waiting_elements = [], 0
 
     def gathered(self) -> Measurements:
         """What all ranks have measured, on the CPU, the same on every rank; a collective call.
 
-        The order is by position within the rank, then by rank. Padding repeats the first samples of an epoch in its
-        last batch, so a sample's own place comes before its repetition, whatever the number of ranks.
+        The order is by position within the rank, then by rank.
         """
         self._settle()
-        ids = torch.cat([torch.empty(0, dtype=torch.int64, device=self.device), *self._ids])
-        figures = torch.cat([torch.empty(0, 3, device=self.device), *self._figures])
-        ids_by_rank = [part.cpu() for part in gather_rows(ids)]
-        figures_by_rank = [part.cpu() for part in gather_rows(figures)]
-        order = _interleaved([part.numel() for part in ids_by_rank])
-        return Measurements(torch.cat(ids_by_rank)[order], torch.cat(figures_by_rank)[order])
+        return self._pending.gathered()
 
+    def merge_into(self, ledger: SampleLedger, seen: Tensor | None = None) -> int:
+        """Bring what all ranks have measured into the ledger, and forget it; a collective call.
 
-def _interleaved(lengths: list[int]) -> Tensor:
-    """The order that takes the first of each part, then the second of each part, and so on: a (sum,) index."""
-    positions = np.concatenate([np.arange(length) for length in lengths])
-    return torch.from_numpy(np.argsort(positions, kind="stable"))
+        Of a sample measured twice, the measurement that is first in the order of `gathered` counts.
+
+        Args:
+            ledger: the record, the same on every rank.
+            seen: (N,) bool, set where a sample was measured.
+
+        Returns:
+            How many measurements there were on all ranks.
+
+        Raises:
+            ValueError: an id is outside 0..N−1.
+        """
+        self._settle()
+        count = 0
+        for measurements in self._pending.rounds_backwards():
+            ledger.update(measurements)
+            count += len(measurements.ids)
+            if seen is not None:
+                seen.numpy()[measurements.ids.numpy()] = True
+        self.clear()
+        return count

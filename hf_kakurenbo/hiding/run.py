@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .ledger import Measurements, Recorder, SampleLedger
+from .compact_ledger import create_ledger
+from .measurements import Measurements
 from .policies import HidingPolicy
+from .recorder import Recorder
 from .schedule import compensated_learning_rate_scale
 from .statistics import Prediction, SampleStatistics
 
@@ -36,6 +38,7 @@ class HidingRun:
         policy: decides what an epoch hides.
         device: where the model computes.
         compensate_learning_rate: whether `lr_scale` follows the hidden share, or stays 1.
+        ledger_precision: `"full"`, `"compact"`, or `"auto"`: compact from 100 million samples on.
 
     Attributes:
         ledger: the per-sample record.
@@ -55,10 +58,11 @@ class HidingRun:
         policy: HidingPolicy,
         device: torch.device | str = "cpu",
         compensate_learning_rate: bool = True,
+        ledger_precision: str = "auto",
     ) -> None:
-        self.ledger = SampleLedger(num_samples)
+        self.ledger = create_ledger(num_samples, ledger_precision)
         self.policy = policy
-        self.recorder = Recorder(device)
+        self.recorder = Recorder(device, num_samples)
         self.compensate_learning_rate = compensate_learning_rate
         self.epoch = -1
         self.epoch_finished = True
@@ -111,7 +115,8 @@ class HidingRun:
     def move_back_one(self) -> None:
         """Show one more sample in this epoch: of the hidden ones, that of the highest loss (then of the lowest id)."""
         hidden = self.ledger.hidden_ids
-        self.ledger.unhide(hidden[self.ledger.loss[hidden].nan_to_num(torch.inf).argmax()].unsqueeze(0))
+        loss = torch.from_numpy(self.ledger.loss_at(hidden.numpy()))
+        self.ledger.unhide(hidden[loss.nan_to_num(torch.inf).argmax()].unsqueeze(0))
 
     @property
     def training_seconds(self) -> float:
@@ -150,23 +155,26 @@ class HidingRun:
         else:
             self.recorder.add(ids, batch)
 
-    def finish_epoch(self) -> Tensor:
+    def finish_epoch(self, seen: Tensor | None = None) -> int:
         """Bring what was measured into the ledger, on every rank; a collective call.
 
+        Args:
+            seen: (N,) bool, set where a sample was measured in the epoch.
+
         Returns:
-            The ids of the samples that were measured in the epoch, on all ranks: (n,) int64, a padded one twice.
+            How many samples were measured in the epoch, on all ranks; a padded one counts each time.
         """
         self.training_seconds = self.training_seconds
         # What is measured beyond the epoch's samples is padding, which fills up the last batch of several ranks.
-        ids = self._merge()
-        trained = min(ids.numel(), self._samples)
+        measured = self.recorder.merge_into(self.ledger, seen)
+        trained = min(measured, self._samples)
         self.epoch_finished = True
         self.trained_samples += trained
         self.samples_this_session += trained - min(self._measured_before, self._samples)
         if trained:
             left_out = self._full_samples / self._samples - 1  # for each sample trained on
             self.time_saved += left_out * self.training_seconds - self.selection_seconds
-        return ids
+        return measured
 
     def wants_refresh(self) -> bool:
         """Whether this epoch's hidden samples are to be looked at, provided that another epoch follows."""
@@ -177,7 +185,7 @@ class HidingRun:
         """Around the forward passes over the hidden samples, whose batches go to `record`; a collective call."""
         started = time.perf_counter()
         yield
-        self._merge()
+        self.recorder.merge_into(self.ledger)
         self.refreshed_samples += self.ledger.num_hidden
         self.refresh_seconds = time.perf_counter() - started
         self.time_saved -= self.refresh_seconds
@@ -220,10 +228,3 @@ class HidingRun:
         self._measured_before = tensors["pending_ids"].numel()
         for name in _SAVED_SCALARS:
             setattr(self, name, scalars[name])
-
-    def _merge(self) -> Tensor:
-        """Bring the measurements of all ranks into the ledger; of which samples they were."""
-        measurements = self.recorder.gathered()
-        self.ledger.update(measurements)
-        self.recorder.clear()
-        return measurements.ids

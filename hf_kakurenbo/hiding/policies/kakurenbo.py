@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from ..ledger import SampleLedger
+from ..ranking import lowest_loss
 from ..schedule import HiddenFractionSchedule
 from .base import HidingPolicy, Selection, register_policy
 
@@ -60,38 +60,14 @@ class KakurenboPolicy(HidingPolicy):
     def select(self, ledger: SampleLedger, epoch: int, progress: float) -> Selection:
         """Candidates by lagging loss, less those that move back."""
         num_candidates = self.maximum_fraction.count(len(ledger), epoch, progress)
-        hidden = lowest_loss(ledger.loss.numpy(), num_candidates)
+        hidden = lowest_loss(ledger, num_candidates)
         if self.move_back:
-            hidden &= ledger.correct.numpy()
-            hidden &= ledger.confidence.numpy() >= self.confidence_threshold
+            for part in ledger.parts():
+                candidates = hidden[part]
+                candidates &= ledger.correct_at(part)
+                candidates &= ledger.confidence_at(part) >= self.confidence_threshold
         return Selection(torch.from_numpy(hidden), num_candidates)
 
     def wants_refresh(self, epoch: int) -> bool:
         """At the end of every `refresh_interval`-th epoch."""
         return (epoch + 1) % self.refresh_interval == 0
-
-
-def lowest_loss(loss: np.ndarray, count: int) -> np.ndarray:
-    """Which of the `count` samples of lowest loss have a finite loss: a mask (N,) bool.
-
-    A loss that is not finite ranks last; among equal losses the lower id ranks first. O(N).
-
-    Args:
-        loss: (N,) float32.
-        count: 0..N.
-    """
-    finite = np.isfinite(loss)
-    num_finite = np.count_nonzero(finite)
-    if count == 0:
-        return np.zeros_like(finite)
-    if count >= num_finite:
-        return finite
-    ranked = loss.copy() if num_finite == len(loss) else np.where(finite, loss, np.float32(np.inf))
-    ranked.partition(count - 1)
-    threshold = ranked[count - 1]
-    chosen = np.less_equal(loss, threshold)
-    chosen &= finite
-    surplus = np.count_nonzero(chosen) - count
-    if surplus:
-        chosen[np.flatnonzero(loss == threshold)[-surplus:]] = False
-    return chosen

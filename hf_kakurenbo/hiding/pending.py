@@ -1,0 +1,111 @@
+"""Measurements of one rank that wait for the end of the epoch, and their way to all ranks."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .distributed import gather_counts, gather_padded
+from .measurements import Measurements
+
+# Rows on the device before they move to the CPU, 3 MB of them: the one moment at which the device is waited for.
+_BLOCK_ROWS = 2**18
+
+# Rows of all ranks together in one round of the exchange, 12 MB of them. More is not faster.
+_ROUND_ROWS = 2**20
+
+
+class PendingMeasurements:
+    """What this rank has measured, in order: the last of it on the device, the rest in blocks on the CPU.
+
+    Args:
+        device: where measurements come from; also the device of the collective calls.
+        id_dtype: int32, or int64 for more samples than that can name.
+    """
+
+    def __init__(self, device: torch.device, id_dtype: torch.dtype) -> None:
+        self.device = device
+        self.id_dtype = id_dtype
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._recent: list[Measurements] = []
+        self._recent_rows = 0
+        self._blocks = [Measurements(torch.empty(0, dtype=self.id_dtype), torch.empty(0, 2))]
+        self._ends = [0]
+
+    def append(self, measurements: Measurements) -> None:
+        """Add measurements, whose ids are of this object's dtype."""
+        self._recent.append(measurements)
+        self._recent_rows += len(measurements.ids)
+        if self._recent_rows >= _BLOCK_ROWS:
+            self._close_block()
+
+    def _close_block(self) -> None:
+        if not self._recent:
+            return
+        ids, figures = (torch.cat(parts).cpu() for parts in zip(*self._recent, strict=True))
+        self._recent, self._recent_rows = [], 0
+        self._blocks.append(Measurements(ids, figures))
+        self._ends.append(self._ends[-1] + len(ids))
+
+    def rounds_backwards(self) -> Iterator[Measurements]:
+        """What all ranks have measured, the same on every rank, in rounds of bounded size; a collective call.
+
+        The order is by position within the rank, then by rank, and it is given from its end: the last round first,
+        each round in order. Padding repeats the first samples of an epoch in its last batch, so a sample's own place
+        comes before its repetition, whatever the number of ranks, and what is written last is what counts.
+        """
+        counts, starts, width = self._plan()
+        for start in reversed(starts):
+            yield self._round(counts, start, width)
+
+    def gathered(self) -> Measurements:
+        """What all ranks have measured, in that order, in one piece on the CPU; a collective call."""
+        counts, starts, width = self._plan()
+        ids = torch.empty(sum(counts), dtype=self.id_dtype)
+        figures = torch.empty(sum(counts), 2)
+        end = 0
+        for start in starts:
+            part = self._round(counts, start, width)
+            begin, end = end, end + len(part.ids)
+            ids[begin:end], figures[begin:end] = part
+        return Measurements(ids, figures)
+
+    def _plan(self) -> tuple[list[int], range, int]:
+        """Rows of each rank, where the rounds start within a rank, and how many rows of each rank one has."""
+        self._close_block()
+        counts = gather_counts(self._ends[-1], self.device)
+        width = max(1, _ROUND_ROWS // len(counts))
+        return counts, range(0, max(counts), width), width
+
+    def _round(self, counts: list[int], start: int, width: int) -> Measurements:
+        own = self._slice(start, start + width)
+        if len(counts) == 1:
+            return own
+        width = min(width, max(counts) - start)
+        ids, figures = (_by_position(gather_padded(rows.to(self.device), width)) for rows in own)
+        if min(counts) < start + width:
+            there = _by_position(torch.arange(start, start + width) < torch.tensor(counts).unsqueeze(1))
+            ids, figures = ids[there], figures[there]
+        return Measurements(ids, figures)
+
+    def _slice(self, start: int, stop: int) -> Measurements:
+        """Rows start..stop−1 of this rank, as many of them as there are."""
+        parts = []
+        block = bisect_right(self._ends, start)
+        while block < len(self._blocks) and (begin := self._ends[block - 1]) < stop:
+            parts.append(Measurements(*(rows[max(0, start - begin) : stop - begin] for rows in self._blocks[block])))
+            block += 1
+        if not parts:
+            return self._blocks[0]
+        return parts[0] if len(parts) == 1 else Measurements(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _by_position(by_rank: Tensor) -> Tensor:
+    """From (ranks, rows, ...) to (rows · ranks, ...) on the CPU: the first of each rank, then the second, and so on."""
+    return by_rank.cpu().transpose(0, 1).flatten(0, 1)
