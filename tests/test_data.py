@@ -20,6 +20,7 @@ from hf_kakurenbo.data import (
     RandomState,
     VisibleSampler,
     make_visible_sampler,
+    samplers,
     untouched_random_state,
 )
 
@@ -129,9 +130,29 @@ def test_hidden_ids_are_read_anew():
 
 
 def test_more_ids_than_a_chunk():
+    assert list(HiddenSampler(torch.arange(150_000) % 7 == 3)) == list(range(3, 150_000, 7))
     sampler = VisibleSampler(SequentialSampler(range(150_000)))
     sampler.begin_epoch(0, torch.arange(150_000) == 70_000)
     assert list(sampler) == [index for index in range(150_000) if index != 70_000]
+
+
+@pytest.mark.parametrize("hidden", [0, 30])
+def test_a_long_random_order_is_that_of_its_sampler(hidden, monkeypatch):
+    monkeypatch.setattr(samplers, "_MANY", 1)
+    sampler, reference = VisibleSampler(seedable(200_000)), seedable(200_000)
+    for epoch in (0, 1, 4):
+        reference.set_epoch(epoch)
+        sampler.begin_epoch(epoch, torch.arange(200_000) < hidden)
+        assert list(sampler) == [index for index in reference if index >= hidden]
+        assert sampler._order.dtype == np.int32
+
+
+def test_a_long_order_with_repetitions_is_that_of_its_sampler(monkeypatch):
+    monkeypatch.setattr(samplers, "_MANY", 1)
+    for options in ({"replacement": True}, {"num_samples": 250}):
+        order = SeedableRandomSampler(range(100), data_seed=3, **options)
+        reference = SeedableRandomSampler(range(100), data_seed=3, **options)
+        assert list(VisibleSampler(order)) == list(reference)
 
 
 def test_less_may_be_hidden_of_an_epoch_that_was_begun():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sized
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
+from accelerate.data_loader import SeedableRandomSampler
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -13,6 +15,9 @@ from ..hiding.distributed import digest, from_rank_0, rank
 from .random_state import RandomState, untouched_random_state
 
 _CHUNK = 65_536
+
+# From so many samples on a random order is not taken from its sampler one by one.
+_MANY = 2**20
 
 
 class SizedSampler(Sized, Protocol):
@@ -115,8 +120,8 @@ class VisibleSampler(Sampler[int]):
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(self.epoch)
         self.random_state = RandomState.capture()
-        order = np.fromiter(self.sampler, dtype=np.int64)
-        self._order = order if self._hidden is None else order[~self._hidden[order]]
+        order = _whole_order(self.sampler)
+        self._order = order if self._hidden is None else _without(order, self._hidden)
         return self._order
 
 
@@ -134,7 +139,39 @@ class HiddenSampler(Sampler[int]):
         return int(self.hidden.count_nonzero())
 
     def __iter__(self) -> Iterator[int]:
-        return in_chunks(np.flatnonzero(self.hidden.numpy()))
+        hidden = self.hidden.numpy()
+        for start in range(0, len(hidden), _CHUNK):
+            yield from (np.flatnonzero(hidden[start : start + _CHUNK]) + start).tolist()
+
+
+def _whole_order(sampler: Any) -> np.ndarray:
+    """What a sampler yields, as an array of integers."""
+    is_random = type(sampler) is SeedableRandomSampler and not sampler.replacement
+    if is_random and len(sampler) == len(sampler.data_source) and _MANY <= len(sampler) < 2**31:
+        return _permutation(sampler)
+    return np.fromiter(sampler, dtype=np.int64)
+
+
+def _permutation(sampler: SeedableRandomSampler) -> np.ndarray:
+    """The order that a random sampler yields, in 4 bytes a sample.
+
+    The sampler itself draws two of them and makes each a list of Python integers, 36 bytes a sample.
+    """
+    generator = torch.Generator() if sampler.generator is None else sampler.generator
+    generator.manual_seed(sampler.epoch + sampler.initial_seed)
+    order: np.ndarray = torch.randperm(len(sampler), generator=generator, dtype=torch.int32).numpy()
+    return order
+
+
+def _without(order: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """An order less the hidden ids, in the memory of the whole one."""
+    end = 0
+    for start in range(0, len(order), _CHUNK):
+        ids = order[start : start + _CHUNK]
+        visible = ids[~hidden[ids]]
+        order[end : end + len(visible)] = visible
+        end += len(visible)
+    return order[:end]
 
 
 def in_chunks(ids: np.ndarray) -> Iterator[int]:
