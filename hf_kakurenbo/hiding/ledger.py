@@ -181,7 +181,7 @@ class SampleLedger:
             )
         self.hidden.copy_(state["hidden"])
         for part in self.parts():
-            self._times_hidden[part] = state["times_hidden"][part].clamp(max=torch.iinfo(self._COUNTS).max)
+            self._times_hidden[part] = state["times_hidden"][part].int().clamp(max=torch.iinfo(self._COUNTS).max)
             confidence = state["confidence"][part].float()
             if "correct" in state:
                 confidence = torch.where(state["correct"][part], confidence, -confidence)
