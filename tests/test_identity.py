@@ -7,6 +7,8 @@ from torch.utils.data import Dataset, default_collate
 from transformers import default_data_collator
 
 from hf_kakurenbo import KakurenboTrainer
+from hf_kakurenbo.data import IdentifyingCollator, take_ids
+from hf_kakurenbo.data.identity import IdentifiedExamples
 from toy import LinearClassifier, make_trainer, same_tensors, samples, trained
 
 
@@ -197,3 +199,39 @@ def test_a_loader_made_past_the_trainer_is_told(tmp_path):
     trainer = make_trainer(tmp_path, OwnLoader)
     with pytest.raises(RuntimeError, match="builds its training loader without"):
         trainer.train()
+
+
+def lay_end_to_end(examples):
+    """As padding-free collators do."""
+    return {"input_ids": torch.cat([torch.tensor(example["input_ids"]) for example in examples]).unsqueeze(0)}
+
+
+def test_samples_laid_end_to_end_are_told_apart_token_by_token():
+    examples = [{"input_ids": [5, 6, 7]}, {"input_ids": [8]}, {"input_ids": [9, 9]}]
+    batch = IdentifyingCollator(lay_end_to_end, "sample_id")(IdentifiedExamples([4, 2, 7], examples))
+    ids = take_ids(batch, "sample_id")
+    assert ids.samples.tolist() == [4, 2, 7]
+    assert ids.of_tokens.tolist() == [0, 0, 0, 1, 2, 2]
+    assert list(batch) == ["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "collator",
+    [
+        lambda examples: {"input_ids": lay_end_to_end(examples)["input_ids"][:, :4]},
+        lambda examples: {"input_ids": lay_end_to_end(examples)["input_ids"].flip(1)},
+        lambda examples: {"input_ids": lay_end_to_end(examples)["input_ids"].reshape(2, 3)},
+        lambda examples: {"pixels": torch.zeros(1, 3)},
+    ],
+    ids=["cut", "in another order", "rows", "no tokens"],
+)
+def test_tokens_that_are_not_those_of_the_samples_end_to_end_belong_to_none(collator):
+    examples = [{"input_ids": [5, 6, 7]}, {"input_ids": [8, 9, 1]}]
+    batch = IdentifyingCollator(collator, "sample_id")(IdentifiedExamples([4, 2], examples))
+    assert take_ids(batch, "sample_id").of_tokens is None
+
+
+def test_padding_after_samples_end_to_end_belongs_to_none():
+    examples = [{"input_ids": [5, 6]}, {"input_ids": torch.tensor([7])}]
+    padded = IdentifyingCollator(lambda _: {"input_ids": torch.tensor([[5, 6, 7, 0, 0]])}, "sample_id")
+    assert take_ids(padded(IdentifiedExamples([0, 1], examples)), "sample_id").of_tokens.tolist() == [0, 0, 1, -1, -1]

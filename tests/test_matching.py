@@ -134,26 +134,28 @@ def test_spans_are_no_tokens(outputs):
     ).loss.shape == (6,)
 
 
-FLAT = {"labels": TOKEN_LABELS[:1], "position_ids": torch.tensor([[0, 1, 2, 0, 1, 0, 1, 2, 3, 4, 5]])}
+SAMPLE_OF_TOKEN = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 2])
 
 
-def test_samples_end_to_end_are_told_apart_by_their_positions():
-    options = {"tasks": ["causal_language_modeling"]}
-    found = measured(TOKEN_LOGITS[:1], FLAT, 3, **options)
-    assert found.loss.shape == (3,)
-    alone = measured(TOKEN_LOGITS[:1, :3], {"labels": TOKEN_LABELS[:1, :3]}, **options)
-    torch.testing.assert_close(found.loss[:1], alone.loss)
-    # One sample is what its row is, whatever is packed in it.
-    row = measured(TOKEN_LOGITS[:1], FLAT, 1, **options)
-    torch.testing.assert_close(row.loss, measured(TOKEN_LOGITS[:1], {"labels": TOKEN_LABELS[:1]}, **options).loss)
-
-
-def test_packed_sequences_end_to_end_are_refused():
+@pytest.mark.parametrize("shifted", [False, True], ids=["labels", "shift_labels"])
+def test_samples_end_to_end_are_told_apart(shifted):
     match = StatisticsMatcher(["causal_language_modeling"])
-    with pytest.raises(ValueError, match=r"2 samples end to end.*start 3 times at 0.*per_device_train_batch_size=1"):
-        match(TOKEN_LOGITS[:1], FLAT, 2)
-    with pytest.raises(ValueError, match=r"has 3 samples and one row of logits.*without `position_ids`"):
-        match(TOKEN_LOGITS[:1], {"labels": TOKEN_LABELS[:1]}, 3)
+    inputs = {"labels": TOKEN_LABELS[:1].clone()}
+    if shifted:
+        inputs["shift_labels"] = TOKEN_LABELS[:1].roll(-1, dims=1)
+        inputs["shift_labels"][0, [2, 4, 10]] = -100
+    found = match(TOKEN_LOGITS[:1], inputs, 3, SAMPLE_OF_TOKEN)
+    for sample, places in enumerate([slice(0, 3), slice(3, 5), slice(5, 11)]):
+        alone = token_statistics(TOKEN_LOGITS[:1, places], TOKEN_LABELS[:1, places], shift=True)
+        torch.testing.assert_close(found.loss[sample], alone.loss[0])
+    # One sample is what its row is, whatever is packed in it.
+    row = match(TOKEN_LOGITS[:1], {"labels": TOKEN_LABELS[:1]}, 1)
+    assert_same(row.rule(row.logits, row.labels), token_statistics(TOKEN_LOGITS[:1], TOKEN_LABELS[:1], shift=True))
+
+
+def test_samples_end_to_end_of_which_nothing_says_where_they_begin():
+    with pytest.raises(ValueError, match=r"has 3 samples and one row of logits.*per_device_train_batch_size=1"):
+        StatisticsMatcher(["causal_language_modeling"])(TOKEN_LOGITS[:1], {"labels": TOKEN_LABELS[:1]}, 3)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hf_kakurenbo.hiding import (
     soft_label_statistics,
     token_statistics,
 )
-from hf_kakurenbo.hiding.statistics import tokens
+from hf_kakurenbo.hiding.statistics import scored_token_statistics, tokens
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = 3 * torch.randn(32, 7, generator=GENERATOR)
@@ -140,30 +140,63 @@ def test_logits_that_are_a_view():
         torch.testing.assert_close(one, other, equal_nan=True)
 
 
-@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), shift=st.booleans(), seed=st.integers(0, 1000))
-def test_samples_end_to_end_have_the_figures_that_they_have_alone(lengths, shift, seed):
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    padding=st.integers(0, 3),
+    shift=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_samples_end_to_end_have_the_figures_that_they_have_alone(lengths, padding, shift, seed):
     generator = torch.Generator().manual_seed(seed)
-    samples = [3 * torch.randn(length, 5, generator=generator) for length in lengths]
-    labels = [torch.randint(-1, 5, (length,), generator=generator) for length in lengths]
+    samples = [3 * torch.randn(length, 5, generator=generator) for length in [*lengths, padding]]
+    labels = [torch.randint(-1, 5, (length,), generator=generator) for length in [*lengths, padding]]
     labels = [places.masked_fill(places < 0, -100) for places in labels]
-    positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
+    sample_of_token = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     found = flattened_token_statistics(
-        torch.cat(samples).unsqueeze(0), torch.cat(labels).unsqueeze(0), positions, len(lengths), shift=shift
+        torch.cat(samples).unsqueeze(0),
+        torch.cat(labels).unsqueeze(0),
+        functional.pad(sample_of_token, (0, padding), value=-1),
+        len(lengths),
+        shift=shift,
     )
     alone = [
         token_statistics(sample.unsqueeze(0), places.unsqueeze(0), shift=shift)
-        for sample, places in zip(samples, labels, strict=True)
+        for sample, places in zip(samples[:-1], labels[:-1], strict=True)
     ]
     for field, parts in zip(found, zip(*alone, strict=True), strict=True):
         torch.testing.assert_close(field, torch.cat(parts), equal_nan=True)
 
 
-def test_an_unexpected_number_of_samples_end_to_end_is_known_of_none():
-    positions = torch.tensor([[0, 1, 2, 0, 1, 0, 1, 2, 3, 4, 5]])
-    found = flattened_token_statistics(TOKEN_LOGITS[:1], TOKEN_LABELS[:1], positions, 4)
-    assert bool(found.loss.isnan().all())
-    assert not bool(found.correct.any())
-    assert bool(flattened_token_statistics(TOKEN_LOGITS[:1], TOKEN_LABELS[:1], positions, 3).loss.isfinite().all())
+def scores(logits, labels):
+    """What a fused loss knows of each token in the place of logits: log p, is it the argmax, entropy, is it asked."""
+    log_probabilities = logits[:, :-1].log_softmax(2)
+    labels, asked = labels[:, 1:].clamp(min=0), labels[:, 1:] >= 0
+    entropy = -(log_probabilities.exp() * log_probabilities).sum(2)
+    scored = log_probabilities.gather(2, labels.unsqueeze(2)).squeeze(2).masked_fill(~asked, 0.0)
+    return scored, (log_probabilities.argmax(2) == labels) & asked, entropy.masked_fill(~asked, 0.0), asked
+
+
+def test_scores_of_tokens_say_the_same_but_for_the_confidence_in_what_is_wrong():
+    found = scored_token_statistics(*scores(TOKEN_LOGITS, TOKEN_LABELS), accuracy_threshold=0.5)
+    full = token_statistics(TOKEN_LOGITS, TOKEN_LABELS, accuracy_threshold=0.5, shift=True)
+    torch.testing.assert_close(found.loss, full.loss, equal_nan=True)
+    assert torch.equal(found.correct, full.correct)
+    assert bool((found.confidence <= full.confidence + 1e-6).all())
+    right = TOKEN_LOGITS[:, :-1].argmax(2)
+    all_right = torch.cat([right[:, :1], right], dim=1)
+    torch.testing.assert_close(
+        scored_token_statistics(*scores(TOKEN_LOGITS, all_right)).confidence,
+        token_statistics(TOKEN_LOGITS, all_right, shift=True).confidence,
+    )
+
+
+def test_scores_of_samples_end_to_end():
+    logits, labels = TOKEN_LOGITS[:3].reshape(1, 33, 13), TOKEN_LABELS[:3].reshape(1, 33)
+    sample_of_token = torch.arange(3).repeat_interleave(11)
+    found = scored_token_statistics(*scores(logits, labels), sample_of_token=sample_of_token, num_samples=3)
+    alone = scored_token_statistics(*scores(TOKEN_LOGITS[:3], TOKEN_LABELS[:3]))
+    for one, other in zip(found, alone, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.2, 0.9])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+
+# Added to the name of the ids: the entry that says to which sample each token belongs.
+_OF_TOKENS = "_of_tokens"
 
 
 class IdentifiedExamples(NamedTuple):
@@ -17,6 +20,16 @@ class IdentifiedExamples(NamedTuple):
     """The indices of the examples."""
     examples: Any
     """As many examples, in whatever form the dataset gave them: a list, or a dict of columns."""
+
+
+class BatchIds(NamedTuple):
+    """Which samples a batch holds."""
+
+    samples: torch.Tensor
+    """(B,) int64, their ids."""
+    of_tokens: torch.Tensor | None
+    """(T,) int64, where the samples lie end to end in one row of T tokens: for each token the place of its sample in
+    the batch, 0 to B − 1, or −1 for padding."""
 
 
 class IdentifiedDataset(Dataset[tuple[int, Any]]):
@@ -51,6 +64,9 @@ class IdentifiedDataset(Dataset[tuple[int, Any]]):
 class IdentifyingCollator:
     """Collates examples by the user's collator, and adds their ids as one more entry of the batch.
 
+    Where the collator lays the examples end to end in one row, as padding-free ones do, a further entry says to which
+    of them each token belongs. [`take_ids`] takes both out again.
+
     Args:
         collator: from what the dataset gave for a batch to a mutable mapping.
         id_name: the name of the entry for the ids, (B,) int64.
@@ -81,7 +97,32 @@ class IdentifyingCollator:
                 "ids of the samples travel. Rename it, or set `KakurenboConfig(sample_id_column=...)` to another name."
             )
         batch[self.id_name] = ids  # type: ignore[index]
+        of_tokens = _samples_of_tokens(examples.examples, batch)
+        if of_tokens is not None:
+            batch[self.id_name + _OF_TOKENS] = of_tokens  # type: ignore[index]
         return batch
+
+
+def take_ids(batch: MutableMapping[str, Any], id_name: str) -> BatchIds:
+    """Take out of a batch what [`IdentifyingCollator`] put in, before the model can see it."""
+    return BatchIds(batch.pop(id_name), batch.pop(id_name + _OF_TOKENS, None))
+
+
+def _samples_of_tokens(examples: Any, batch: Mapping[str, Any]) -> torch.Tensor | None:
+    """To which example each token of a batch belongs, if the collator laid several end to end in one row."""
+    tokens = batch.get("input_ids")
+    if not (isinstance(tokens, torch.Tensor) and tokens.ndim == 2 and tokens.shape[0] == 1 and len(examples) > 1):
+        return None
+    if not all(isinstance(example, Mapping) and "input_ids" in example for example in examples):
+        return None
+    rows = [np.asarray(example["input_ids"]).reshape(-1) for example in examples]
+    laid = np.concatenate(rows)
+    # Only if they are found again: a collator may cut them, or put something in between.
+    if laid.size > tokens.shape[1] or not np.array_equal(laid, tokens[0, : laid.size].numpy()):
+        return None
+    of_tokens = np.full(tokens.shape[1], -1, dtype=np.int64)
+    of_tokens[: laid.size] = np.repeat(np.arange(len(rows)), [row.size for row in rows])
+    return torch.from_numpy(of_tokens)
 
 
 def _is_equal(entry: Any, ids: torch.Tensor) -> bool:

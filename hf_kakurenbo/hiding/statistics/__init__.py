@@ -16,6 +16,7 @@ from .question_answering import question_answering_statistics
 from .tokens import (
     ACCURACY_THRESHOLD,
     flattened_token_statistics,
+    scored_token_statistics,
     segmentation_statistics,
     token_statistics,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "multi_label_statistics",
     "question_answering_statistics",
     "regression_statistics",
+    "scored_token_statistics",
     "segmentation_statistics",
     "single_label_statistics",
     "soft_label_statistics",

@@ -173,7 +173,11 @@ class StatisticsMatcher:
         self._task_of_rows: str | None = None
 
     def __call__(
-        self, outputs: Any, inputs: Mapping[str, Any], num_samples: int | None = None
+        self,
+        outputs: Any,
+        inputs: Mapping[str, Any],
+        num_samples: int | None = None,
+        sample_of_token: Tensor | None = None,
     ) -> Prediction | SampleStatistics:
         """What is to be recorded of a batch.
 
@@ -181,6 +185,8 @@ class StatisticsMatcher:
             outputs: what the model returned: a mapping with `"logits"`, a tuple that holds them, or the logits.
             inputs: the batch, labels included.
             num_samples: B, how many samples the batch has; by default as many as it has rows.
+            sample_of_token: (T,) integers, where several samples lie end to end in one row; see
+                [`flattened_token_statistics`].
 
         Raises:
             ValueError: the batch has no labels, no rule fits, or several do and nothing says which. The message says
@@ -190,7 +196,7 @@ class StatisticsMatcher:
         if logits is None or not isinstance(labels, Tensor):
             raise self._nothing_fits(outputs, inputs)
         if num_samples not in (None, logits.shape[0]) and logits.shape[0] == 1:
-            return self._flattened(outputs, inputs, logits, labels, num_samples)
+            return self._measure_row(outputs, inputs, logits, labels, num_samples or 1, sample_of_token)
         kind = logits.ndim, labels.ndim, labels.dtype
         if self._last is None or self._last[1] != kind or not TASKS[self._last[0]].fits(logits, labels):
             self._last = self._choose(outputs, inputs, logits, labels), kind
@@ -233,25 +239,29 @@ class StatisticsMatcher:
             f"The model returned {describe(outputs)}.\nThe batch holds {describe(inputs)}." + HOW_TO_WRITE_ONE
         )
 
-    def _flattened(
-        self, outputs: Any, inputs: Mapping[str, Any], logits: Tensor, labels: Tensor, num_samples: int
+    def _measure_row(
+        self,
+        outputs: Any,
+        inputs: Mapping[str, Any],
+        logits: Tensor,
+        labels: Tensor,
+        num_samples: int,
+        sample_of_token: Tensor | None,
     ) -> SampleStatistics:
-        """Samples laid end to end in one row, as padding-free collators do it."""
-        positions = inputs.get("position_ids")
-        if not isinstance(positions, Tensor) or positions.shape != labels.shape or not _fits_tokens(logits, labels):
+        """The statistics of samples laid end to end in one row, as padding-free collators do it."""
+        if sample_of_token is None or not _fits_tokens(logits, labels):
             raise ValueError(
-                f"The batch has {num_samples} samples and one row of logits, {describe(logits)}, and without "
-                f"`position_ids` of the shape of the labels, {describe(labels)}, nothing says where in it each sample "
-                "begins. Let the data collator return them, or set per_device_train_batch_size=1."
+                f"The batch has {num_samples} samples and one row of logits, {describe(logits)}, and nothing says "
+                "where in it each sample begins: a data collator that lays samples end to end must leave their "
+                "`input_ids` as they are. Set per_device_train_batch_size=1, or use a collator that pads."
             )
         if self._task_of_rows is None:
-            _require_starts(positions, num_samples)
             self._task_of_rows = self._choose(outputs, inputs, logits, labels)
         task, labels = _placed(self._task_of_rows, labels, inputs)
         return flattened_token_statistics(
             logits,
             labels,
-            positions,
+            sample_of_token,
             num_samples,
             accuracy_threshold=self.accuracy_threshold,
             shift=task == "causal_language_modeling",
@@ -306,17 +316,6 @@ def _placed(task: str, labels: Tensor, inputs: Mapping[str, Any]) -> tuple[str, 
     if task == "causal_language_modeling" and inputs.get("shift_labels") is not None:
         return "token_classification", inputs["shift_labels"]
     return task, labels
-
-
-def _require_starts(positions: Tensor, num_samples: int) -> None:
-    starts = int((positions[0] == 0).sum())
-    if starts != num_samples:
-        raise ValueError(
-            f"The batch lays {num_samples} samples end to end in one row, and its `position_ids` start {starts} times "
-            "at 0: the samples are packed sequences themselves, and nothing says which of them belong together. Set "
-            "per_device_train_batch_size=1 with gradient_accumulation_steps to make up for it (a packed row is one "
-            'sample then), or pack without laying rows end to end (TRL: packing_strategy="wrapped").'
-        )
 
 
 def _likely_cause(logits: Tensor | None, labels: Any) -> str:

@@ -52,7 +52,7 @@ def token_statistics(
 def flattened_token_statistics(
     logits: Tensor,
     labels: Tensor,
-    position_ids: Tensor,
+    sample_of_token: Tensor,
     num_samples: int,
     *,
     accuracy_threshold: float = ACCURACY_THRESHOLD,
@@ -63,26 +63,56 @@ def flattened_token_statistics(
     Args:
         logits: (1, T, V) floating point.
         labels: (1, T) integers.
-        position_ids: (1, T) integers, the place of each token in its sample; each sample starts at 0.
-        num_samples: B. Should the row hold another number of samples, none of them is known: every loss is NaN.
+        sample_of_token: (T,) integers, which sample each token belongs to: 0 to B − 1, or −1 for none.
+        num_samples: B.
         accuracy_threshold: as there.
-        shift: as there; the label at the start of a sample is not predicted from the sample before.
+        shift: as there; the first label of a sample is not predicted from the sample before.
 
     Returns:
         The statistics of the B samples, in their order.
     """
-    starts = position_ids[0] == 0
     if shift:
-        labels = labels.masked_fill(starts, IGNORE_INDEX)
-    # The labels, and with them the samples they belong to, move; the logits, the largest tensor, stay.
-    sample = starts.cumsum(dim=0) - 1
-    labels, sample = (shifted(labels)[0], sample.roll(-1)) if shift else (labels[0], sample)
-    asked = _is_class(labels, logits.shape[-1], IGNORE_INDEX)
-    figures = _figures_by_row(logits.detach(), labels.unsqueeze(0), asked.unsqueeze(0))[:, 0]
-    sample = sample.clamp(0, num_samples - 1)
-    sums = figures.new_zeros(3, num_samples).index_add_(1, sample, figures)
-    counts = asked.new_zeros(num_samples, dtype=torch.int64).index_add_(0, sample, asked.long())
-    return _mean_over(sums, counts.masked_fill(starts.sum() != num_samples, 0), accuracy_threshold)
+        labels, sample_of_token = shifted(labels), _sample_of_next_token(sample_of_token)
+    asked = _is_class(labels, logits.shape[-1], IGNORE_INDEX) & (sample_of_token >= 0)
+    figures = _figures_by_row(logits.detach(), labels, asked)
+    return _mean_over(*_sums_by_sample(figures, asked, sample_of_token, num_samples), accuracy_threshold)
+
+
+@torch.no_grad()
+def scored_token_statistics(
+    log_probabilities: Tensor,
+    right: Tensor,
+    entropy: Tensor,
+    asked: Tensor,
+    *,
+    accuracy_threshold: float = ACCURACY_THRESHOLD,
+    sample_of_token: Tensor | None = None,
+    num_samples: int | None = None,
+) -> SampleStatistics:
+    """[`token_statistics`] of causal language modelling where no logits were built, only the figures of each token.
+
+    Args:
+        log_probabilities: (B, T − 1) floating point, of the label that each token but the last predicts.
+        right: (B, T − 1) bool, whether that label is the argmax.
+        entropy: (B, T − 1) floating point, of the prediction, in nats.
+        asked: (B, T − 1) bool, false where the label is masked.
+        accuracy_threshold: as there.
+        sample_of_token: (T,) integers, where several samples lie end to end in one row: see
+            [`flattened_token_statistics`].
+        num_samples: how many they are.
+
+    Returns:
+        As there, but for the confidence in a prediction that is wrong: of its largest probability only a lower bound
+        is known, exp(−entropy), so the sample is hidden at most as easily.
+    """
+    log_confidence = torch.where(right, log_probabilities.detach(), -entropy.detach())
+    figures = torch.stack([-log_probabilities.detach(), right, log_confidence.exp()]).float()
+    if sample_of_token is not None and num_samples is not None:
+        sample_of_token = _sample_of_next_token(sample_of_token)[:-1]
+        asked = asked & (sample_of_token >= 0)
+        sums, counts = _sums_by_sample(figures, asked, sample_of_token, num_samples)
+        return _mean_over(sums, counts, accuracy_threshold)
+    return _mean_over(figures.masked_fill(~asked, 0.0).sum(dim=2), asked.sum(dim=1), accuracy_threshold)
 
 
 @torch.no_grad()
@@ -124,6 +154,20 @@ def shifted(labels: Tensor) -> Tensor:
 def _is_class(labels: Tensor, classes: int, ignore_index: int) -> Tensor:
     """Which labels ask for something."""
     return (labels >= 0) & (labels < classes) & (labels != ignore_index)
+
+
+def _sample_of_next_token(sample_of_token: Tensor) -> Tensor:
+    """(T,): the sample of each token that predicts the next one of the same sample, −1 for the others."""
+    following = functional.pad(sample_of_token[1:], (0, 1), value=-1)
+    return following.masked_fill(following != sample_of_token, -1)
+
+
+def _sums_by_sample(figures: Tensor, asked: Tensor, sample_of_token: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+    """Sums (3, B) of the figures (3, 1, T) of one row over the tokens of each sample, and how many were asked (B,)."""
+    sample, asked = sample_of_token.clamp(min=0), asked[0]
+    sums = figures.new_zeros(3, num_samples).index_add_(1, sample, figures[:, 0].masked_fill(~asked, 0.0))
+    counts = torch.zeros(num_samples, dtype=torch.int64, device=asked.device).index_add_(0, sample, asked.long())
+    return sums, counts
 
 
 def _mean_over(sums: Tensor, counts: Tensor, accuracy_threshold: float) -> SampleStatistics:
