@@ -24,23 +24,17 @@ from transformers.optimization import GreedyLR
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
+from ._agreement import require_same_training
 from ._checkpoints import is_marked_as_hiding, last_complete_checkpoint, mark_as_hiding, unmark
+from ._checks import refuse_what_cannot_be_honoured
 from ._compat import load_renamed_weights, num_train_samples_argument
-from ._other_trainers import (
-    computes_fused_loss,
-    explain_arguments,
-    is_scored,
-    last_outputs,
-    metrics_set_aside,
-    refuse_losses_of_batches,
-    scored_statistics,
-)
+from ._interruption import save_at_the_same_update
 from ._tasks import make_matcher
 from .config import create_configured_policy, hiding_arguments, named_task, resolve_statistics_function
 from .data import (
-    BatchIds,
     IdentifiedDataset,
     IdentifyingCollator,
+    Position,
     RandomState,
     SampleStream,
     StreamCollator,
@@ -52,13 +46,12 @@ from .data import (
     make_hidden_loader,
     make_hidden_stream_loader,
     make_visible_sampler,
-    take_ids,
     untouched_random_state,
 )
 from .hiding import AlignedScheduler, HidingRun, SampleLedger, SampleStatistics, StatisticsFunction, forward_only
 from .hiding.checkpoint import load_state, save_state
-from .hiding.distributed import any_rank, require_agreement, world_size
-from .hiding.schedule import EpochPlan, plan_epoch
+from .hiding.distributed import any_rank, rank, require_agreement, world_size
+from .hiding.schedule import EpochPlan, SchedulerStart, plan_epoch
 from .hiding.statistics import Prediction, StatisticsMatcher
 
 logger = logging.getLogger(__name__)
@@ -81,10 +74,12 @@ class _Training:
     id_name: str
     label_names: list[str]
     statistics_function: StatisticsFunction | None
-    fused_loss: bool
     matcher: StatisticsMatcher | None = None
     resumed: dict[str, Any] = field(default_factory=dict)
-    batch_ids: BatchIds | None = None
+    dropped: int = 0
+    scheduler_start: SchedulerStart | None = None
+    batches_changed: bool = False
+    batch_ids: Tensor | None = None
     loader: Any = None
     hidden_loader: Any = None
     generators_at_end: str | None = None
@@ -125,13 +120,10 @@ class KakurenboMixin(_Base):
         self._training: _Training | None = None
         self._sampler: VisibleSampler | SampleStream | None = None
         self._weights_folder: str | None = None
-        try:
-            super().__init__(*args, **kwargs)
-        except TypeError as error:
-            if "hiding_policy" not in str(error):
-                raise
-            raise explain_arguments(error, type(self)) from error
+        super().__init__(*args, **kwargs)
         self.callback_handler.callbacks.insert(0, _HidingCallback(self))
+        if self._hides():
+            save_at_the_same_update(self)
 
     @property
     def ledger(self) -> SampleLedger | None:
@@ -144,7 +136,7 @@ class KakurenboMixin(_Base):
     def _validate_args(self) -> None:
         if self._hides():
             self._take_streams_samples()
-            self._refuse_what_cannot_be_honoured()
+            refuse_what_cannot_be_honoured(self.args, self.train_dataset)
         super()._validate_args()
 
     def _hides(self) -> bool:
@@ -157,46 +149,6 @@ class KakurenboMixin(_Base):
             workers = self.args.dataloader_num_workers > 0
             self.train_dataset = SampleStream(dataset, options.sample_id_column, options.num_samples, shared=workers)
 
-    def _refuse_what_cannot_be_honoured(self) -> None:
-        args, dataset = self.args, self.train_dataset
-        refuse_losses_of_batches(self)
-        resolve_statistics_function(hiding_arguments(args).statistics_fn)
-        if dataset is not None and not hasattr(dataset, "__len__"):
-            raise ValueError(
-                f"The training dataset ({type(dataset).__name__}) has no length and is no stream "
-                '(torch.utils.data.IterableDataset). Give it a `__len__`, or set hiding_policy="none".'
-            )
-        if isinstance(dataset, IterableDataset) and args.train_sampling_strategy == "group_by_length":
-            raise ValueError(
-                'train_sampling_strategy="group_by_length" needs random access, and a stream has an order of its own. '
-                'Load the dataset map-style (`streaming=False`), or leave it at "random", which means the stream\'s.'
-            )
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"The script runs in one process with {args.n_gpu} GPUs, which is DataParallel; hiding works with one "
-                "process per GPU. Start it with `accelerate launch`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)."
-            )
-        if args.train_sampling_strategy == "batch_rebalance":
-            raise ValueError(
-                'train_sampling_strategy="batch_rebalance" fixes the batches of each rank beforehand, so nothing could '
-                'be left out of them. Use "random" or "group_by_length", or set hiding_policy="none".'
-            )
-        if not args.accelerator_config.use_seedable_sampler:
-            raise ValueError(
-                "accelerator_config.use_seedable_sampler=False draws the order of an epoch from the global generator, "
-                'which a resumed training cannot repeat. Leave it at True, or set hiding_policy="none".'
-            )
-        if args.world_size > 1 and not args.accelerator_config.even_batches and not args.dataloader_drop_last:
-            raise ValueError(
-                "accelerator_config.even_batches=False without dataloader_drop_last gives ranks different numbers of "
-                "batches, so one would wait for the other for ever. Leave it at True, or set dataloader_drop_last=True."
-            )
-        if args.ignore_data_skip:
-            raise ValueError(
-                "ignore_data_skip=True would train twice on samples of the resumed epoch. Leave it at False: skipped "
-                "samples are not fetched, so skipping costs nothing."
-            )
-
     # ---- Data ----
 
     def get_train_dataloader(self) -> Any:
@@ -207,7 +159,7 @@ class KakurenboMixin(_Base):
         """
         if self._hides():
             self._take_streams_samples()
-            self._refuse_what_cannot_be_honoured()
+            refuse_what_cannot_be_honoured(self.args, self.train_dataset)
             self._sampler = None
         return super().get_train_dataloader()
 
@@ -274,7 +226,7 @@ class KakurenboMixin(_Base):
         training = self._training
         if training is None:
             return super().training_step(model, inputs, *args, **kwargs)
-        training.batch_ids = take_ids(inputs, training.id_name)
+        training.batch_ids = inputs.pop(training.id_name)
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         self._require_recorded(training)
         training.run.batches_done += 1
@@ -293,29 +245,22 @@ class KakurenboMixin(_Base):
             return super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
         ids, training.batch_ids = training.batch_ids, None
         batch = dict(inputs)  # the parent may take the labels out
-        if training.fused_loss:
-            with last_outputs(model) as outputs:
-                computed = super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
-            training.run.record(ids.samples, self._measure(training, ids, outputs[0], batch))
-            return computed
         loss, outputs = super().compute_loss(model, inputs, True, *args, **kwargs)
-        training.run.record(ids.samples, self._measure(training, ids, outputs, batch))
+        training.run.record(ids, self._measure(training, ids.numel(), outputs, batch))
         return (loss, outputs) if return_outputs else loss
 
     def _measure(
-        self, training: _Training, ids: BatchIds, outputs: Any, batch: dict[str, Any]
+        self, training: _Training, num_samples: int, outputs: Any, batch: dict[str, Any]
     ) -> SampleStatistics | Prediction:
         if training.statistics_function is not None:
             return SampleStatistics(*training.statistics_function(outputs, batch))
-        if is_scored(outputs):
-            return scored_statistics(outputs, ids, hiding_arguments(self.args).accuracy_threshold)
         if training.matcher is None:
             # Only now: a model may set its problem type in its first forward pass.
             options = hiding_arguments(self.args)
             training.matcher = make_matcher(
                 self.model, named_task(options), training.label_names, options.accuracy_threshold
             )
-        return training.matcher(outputs, batch, ids.samples.numel(), ids.of_tokens)
+        return training.matcher(outputs, batch, num_samples)
 
     def _require_recorded(self, training: _Training) -> None:
         if training.batch_ids is not None:
@@ -330,9 +275,21 @@ class KakurenboMixin(_Base):
     def train(
         self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None, *args: Any, **kwargs: Any
     ) -> TrainOutput:
-        """As `Trainer.train`. A checkpoint whose writing was interrupted is passed over for the one before it."""
+        """As `Trainer.train`. A checkpoint whose writing was interrupted is passed over for the one before it.
+
+        Raises:
+            ValueError: the ranks have different datasets, arguments or checkpoints, said on every rank; or there are
+                checkpoints, but none was written to its end.
+        """
+        none_is_complete: ValueError | None = None
         if resume_from_checkpoint and self._hides():
-            resume_from_checkpoint = last_complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
+            try:
+                resume_from_checkpoint = last_complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
+            except ValueError as error:
+                none_is_complete = error
+        require_same_training(self.args, self.train_dataset, none_is_complete or resume_from_checkpoint)
+        if none_is_complete:
+            raise none_is_complete
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple[Any, ...]:
@@ -375,7 +332,6 @@ class KakurenboMixin(_Base):
             id_name=options.sample_id_column,
             label_names=list(dict.fromkeys([*self.label_names, "labels"])),
             statistics_function=resolve_statistics_function(options.statistics_fn),
-            fused_loss=computes_fused_loss(type(self)),
         )
         if resume_from_checkpoint is not None:
             position = self._resume(training, resume_from_checkpoint, position)
@@ -402,7 +358,35 @@ class KakurenboMixin(_Base):
                 f"{checkpoint} does not belong to this training. {error} Resume with the dataset that it was saved "
                 "with, or start a new training."
             ) from error
+        self._take_position(training, checkpoint)
         return (run.epoch + 1, 0) if run.epoch_finished else (run.epoch, run.batches_done)
+
+    def _batches(self) -> tuple[int, int]:
+        """How many samples of all ranks are in a batch, and how many batches make an update."""
+        ranks = 1 if self.accelerator.split_batches else world_size()
+        return self._train_batch_size * ranks, self.args.gradient_accumulation_steps
+
+    def _take_position(self, training: _Training, checkpoint: str) -> None:
+        """Go on where the checkpoint is, also if batches or updates had another number of samples then."""
+        run, position = training.run, Position(*training.resumed["position"])
+        batch_size, accumulation = self._batches()
+        if (position.batch_size, position.accumulation) == (batch_size, accumulation):
+            training.dropped = position.samples_dropped
+            return
+        training.batches_changed = True
+        run.batches_done, training.dropped = position.in_batches_of(
+            batch_size, accumulation, self.args.dataloader_drop_last
+        )
+        if rank() == 0:
+            logger.warning(
+                "%s was saved by a training with %d samples in an update, this one has %d. Each sample that epoch %d "
+                "has left is trained on once, and the learning rate goes on from the same share of the training; the "
+                "number of updates is another, and so are the random numbers of dropout and augmentation.",
+                checkpoint,
+                position.batch_size * position.accumulation,
+                batch_size * accumulation,
+                run.epoch,
+            )
 
     # Trainer reads the weights of a checkpoint here and in the next one, some of them under names that do not fit.
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -443,6 +427,9 @@ class KakurenboMixin(_Base):
     # Called from there when the scheduler exists and before its state is loaded.
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         self._align_scheduler()
+        training = self._training
+        if training is not None and training.batches_changed and isinstance(self.lr_scheduler, AlignedScheduler):
+            training.scheduler_start = self.lr_scheduler.start()
         super()._load_optimizer_and_scheduler(checkpoint)
 
     def _align_scheduler(self) -> None:
@@ -476,10 +463,9 @@ class KakurenboMixin(_Base):
         batches = self._begin_epoch(training, epoch, batches_done, goes_on)
         updates, updates_done = self._updates(batches), self._updates(batches_done)
         plan = self._plan_epoch(epoch, updates, figures["num_update_steps_per_epoch"], updates_done)
-        if isinstance(self.lr_scheduler, AlignedScheduler) and not goes_on and plan.updates > updates_done:
-            self.lr_scheduler.begin_epoch(
-                plan.updates - updates_done, plan.full_updates - updates_done, training.run.lr_scale
-            )
+        if isinstance(self.lr_scheduler, AlignedScheduler):
+            full_updates = figures["num_update_steps_per_epoch"]
+            self._begin_epoch_of_scheduler(training, plan, epoch * full_updates, updates_done, goes_on)
         # A checkpoint of an epoch's, or the training's, last update leaves only the end of the epoch to be done.
         complete = self.state.global_step >= self.state.max_steps
         training.generators_at_end = checkpoint if goes_on and (complete or batches_done == batches) else None
@@ -507,17 +493,37 @@ class KakurenboMixin(_Base):
         visible_set = {"samples": len(run.ledger), "digest of the visible set": run.ledger.digest()}
         require_agreement(visible_set, self.args.device, moment)
         text = training.resumed.get("random_state") if goes_on else None
-        sampler.begin_epoch(epoch, run.ledger.hidden, RandomState.from_json(text) if text else None, batches_done)
-        while self._leaves_a_batch_of_one(training):
+        random_state = RandomState.from_json(text) if text else None
+        training.dropped = training.dropped if goes_on else 0
+        sampler.begin_epoch(epoch, run.ledger.hidden, random_state, batches_done, training.dropped)
+        # What a resumed epoch hides was settled when it began.
+        while not goes_on and self._leaves_a_batch_of_one(training):
             run.move_back_one()
             sampler.hide_less(run.ledger.hidden)
-        if len(training.loader) == 0 and run.ledger.num_hidden:
+        if not goes_on and len(training.loader) == 0 and run.ledger.num_hidden:
             logger.warning("The visible samples do not fill one batch in epoch %d: nothing is hidden in it.", epoch)
             run.hide_nothing()
             sampler.hide_less(run.ledger.hidden)
         batches = len(training.loader)
         require_agreement({"batches": batches, "digest of the order": sampler.digest()}, self.args.device, moment)
         return batches
+
+    def _begin_epoch_of_scheduler(
+        self, training: _Training, plan: EpochPlan, full_updates_before: int, updates_done: int, goes_on: bool
+    ) -> None:
+        start, training.scheduler_start = training.scheduler_start, None
+        full_updates_done = updates_done
+        if start is not None:
+            full_updates_done = updates_done * plan.full_updates // max(plan.updates, 1)
+            by_updates = self.args.max_steps > 0
+            steps = self.state.global_step if by_updates else full_updates_before + full_updates_done
+            self.lr_scheduler.restart(start, steps)
+        elif goes_on:
+            return  # its place in the epoch was loaded
+        if plan.updates > updates_done:
+            self.lr_scheduler.begin_epoch(
+                plan.updates - updates_done, plan.full_updates - full_updates_done, training.run.lr_scale
+            )
 
     def _leaves_a_batch_of_one(self, training: _Training) -> bool:
         """Whether hiding, and not the user, is the cause of a last batch of one sample, on which BatchNorm raises.
@@ -556,6 +562,11 @@ class KakurenboMixin(_Base):
                     bar.total = plan.total
         return plan
 
+    def _is_cut_short(self, training: _Training) -> bool:
+        """Whether the training stops within the epoch. What is saved from here on must say so."""
+        stops = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
+        return stops and training.run.batches_done < len(training.loader)
+
     # Trainer's pass over an epoch ends with `on_epoch_end`; it evaluates and saves after it.
     def _end_epoch(self, training: _Training) -> None:
         run = training.run
@@ -570,8 +581,7 @@ class KakurenboMixin(_Base):
         if not any_rank(stops, self.args.device) and run.wants_refresh():
             self._refresh(training)
         should_log = self.control.should_log
-        with metrics_set_aside(self):
-            self.log(run.report())
+        self.log(run.report())
         self.control.should_log = should_log  # `log` takes a request for the training loss as served
         training.epochs_hidden += run.ledger.num_hidden > 0
         costs = training.epochs_hidden >= _EPOCHS_BEFORE_WARNING and run.time_saved < 0
@@ -591,15 +601,10 @@ class KakurenboMixin(_Base):
         training.hidden_loader.set_epoch(training.run.epoch)
         # DistributedDataParallel would overwrite buffers in a forward pass; `evaluate` runs the module below it too.
         model = self.model_wrapped if self.is_deepspeed_enabled or world_size() == 1 else self.model
-        with (
-            training.run.refreshing(),
-            untouched_random_state(self.args.device),
-            forward_only(model),
-            metrics_set_aside(self),
-        ):
+        with training.run.refreshing(), untouched_random_state(self.args.device), forward_only(model):
             for batch in training.hidden_loader:
                 inputs = self._prepare_inputs(batch)
-                training.batch_ids = take_ids(inputs, training.id_name)
+                training.batch_ids = inputs.pop(training.id_name)
                 with self.compute_loss_context_manager():
                     num_items = self._get_num_items_in_batch([inputs], self.args.device)
                     self.compute_loss(model, inputs, num_items_in_batch=num_items)
@@ -627,7 +632,11 @@ class KakurenboMixin(_Base):
         if training is not None:
             tensors, scalars = training.run.state()
             random_state = training.sampler.random_state
+            batch_size, accumulation = self._batches()
+            samples = training.sampler.samples
+            done = min(training.dropped + training.run.batches_done * batch_size, samples)
             scalars["trainer"] = {
+                "position": Position(done, samples, batch_size, accumulation, training.dropped),
                 "random_state": random_state.to_json() if random_state else None,
                 "unlogged_loss": self.accelerator.gather(self._tr_loss).mean().item(),
                 "last_logged_step": self._globalstep_last_logged,
@@ -644,6 +653,8 @@ class KakurenboMixin(_Base):
         if self._training is None:
             return super()._finalize_training(trial, num_train_samples, start_time)
         run = self._training.run
+        if not run.epoch_finished:
+            self._end_epoch(self._training)
         if isinstance(self.lr_scheduler, AlignedScheduler):
             self.lr_scheduler.close()
         samples = num_train_samples_argument(self, run.samples_this_session)
@@ -673,5 +684,6 @@ class _HidingCallback(TrainerCallback):
 
     def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
         training = self.trainer._training
-        if training is not None and not training.run.epoch_finished:
-            self.trainer._end_epoch(training)
+        if training is None or training.run.epoch_finished or self.trainer._is_cut_short(training):
+            return
+        self.trainer._end_epoch(training)

@@ -1,18 +1,19 @@
 """How samples reach the model: ids beside examples, samplers and loaders of the visible and the hidden, streams."""
 
-from .identity import BatchIds, IdentifiedDataset, IdentifyingCollator, take_ids
+from .identity import IdentifiedDataset, IdentifyingCollator
 from .loaders import leave_whole, make_deal, make_hidden_loader, make_hidden_stream_loader, make_visible_sampler
+from .position import Position
 from .random_state import RandomState, untouched_random_state
 from .samplers import HiddenSampler, VisibleSampler
 from .streaming import Deal, IndexedStream, SampleStream, StreamCollator, StreamOrder, is_indexed
 
 __all__ = [
-    "BatchIds",
     "Deal",
     "HiddenSampler",
     "IdentifiedDataset",
     "IdentifyingCollator",
     "IndexedStream",
+    "Position",
     "RandomState",
     "SampleStream",
     "StreamCollator",
@@ -24,6 +25,5 @@ __all__ = [
     "make_hidden_loader",
     "make_hidden_stream_loader",
     "make_visible_sampler",
-    "take_ids",
     "untouched_random_state",
 ]

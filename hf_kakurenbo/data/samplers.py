@@ -47,9 +47,15 @@ class VisibleSampler(Sampler[int]):
         """The generator states from which the epoch's order was drawn; None before the draw."""
         self._hidden: np.ndarray | None = None
         self._order: np.ndarray | None = None
+        self._dropped = 0
 
     def begin_epoch(
-        self, epoch: int, hidden: Tensor, random_state: RandomState | None = None, batches_done: int = 0
+        self,
+        epoch: int,
+        hidden: Tensor,
+        random_state: RandomState | None = None,
+        batches_done: int = 0,
+        dropped: int = 0,
     ) -> None:
         """Start an epoch; a collective call.
 
@@ -59,8 +65,9 @@ class VisibleSampler(Sampler[int]):
             random_state: draw the order from these generator states and leave the present ones alone: those that
                 the epoch was drawn from before it was interrupted.
             batches_done: not used: a loader skips batches of indices by itself.
+            dropped: leave out so many at the start of the order, trained on before in batches of another size.
         """
-        self.epoch = epoch
+        self.epoch, self._dropped = epoch, dropped
         self.random_state, self._order = None, None
         self._hidden = hidden.numpy().copy() if bool(hidden.any()) else None
         if random_state is None and self._hidden is None:
@@ -76,12 +83,12 @@ class VisibleSampler(Sampler[int]):
 
     def hide_less(self, hidden: Tensor) -> None:
         """Leave out other samples in the epoch that was begun; the rest stays in its order."""
-        self.begin_epoch(self.epoch, hidden, self.random_state)
+        self.begin_epoch(self.epoch, hidden, self.random_state, dropped=self._dropped)
 
     @property
     def samples(self) -> int:
-        """How many samples the epoch has, on all ranks together."""
-        return len(self)
+        """How many samples the epoch has, on all ranks together, those dropped at its start included."""
+        return len(self) + self._dropped
 
     @property
     def full_samples(self) -> int:
@@ -106,11 +113,11 @@ class VisibleSampler(Sampler[int]):
 
     def _set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:
-            self.epoch, self._order = epoch, None
+            self.epoch, self._order, self._dropped = epoch, None, 0
 
     def __len__(self) -> int:
         if self._hidden is None:
-            return len(self.sampler)
+            return len(self.sampler) - self._dropped
         return len(self._order if self._order is not None else self._draw())
 
     def __iter__(self) -> Iterator[int]:
@@ -121,7 +128,7 @@ class VisibleSampler(Sampler[int]):
             self.sampler.set_epoch(self.epoch)
         self.random_state = RandomState.capture()
         order = _whole_order(self.sampler)
-        self._order = order if self._hidden is None else _without(order, self._hidden)
+        self._order = (order if self._hidden is None else _without(order, self._hidden))[self._dropped :]
         return self._order
 
 

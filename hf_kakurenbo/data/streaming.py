@@ -154,8 +154,9 @@ class SampleStream(IterableDataset[Any]):
         """Always None: the order of a stream is its own, and draws from no generator of this process."""
         self._of_hidden = False
         self._hidden = torch.zeros(self.num_samples, dtype=torch.bool)
-        # The epoch, and how many of its batches were done before this session.
-        self._progress = torch.zeros(2, dtype=torch.int64)
+        # The epoch, how many of its batches were done before this session, and how many samples are left out at its
+        # start, which were trained on in batches of another size.
+        self._progress = torch.zeros(3, dtype=torch.int64)
         if shared:
             self._hidden.share_memory_()  # type: ignore[no-untyped-call]
             self._progress.share_memory_()  # type: ignore[no-untyped-call]
@@ -174,7 +175,12 @@ class SampleStream(IterableDataset[Any]):
         return hidden
 
     def begin_epoch(
-        self, epoch: int, hidden: Tensor, random_state: RandomState | None = None, batches_done: int = 0
+        self,
+        epoch: int,
+        hidden: Tensor,
+        random_state: RandomState | None = None,
+        batches_done: int = 0,
+        dropped: int = 0,
     ) -> None:
         """Start an epoch.
 
@@ -183,9 +189,10 @@ class SampleStream(IterableDataset[Any]):
             hidden: (N,) bool, the samples to leave out.
             random_state: not used.
             batches_done: so many batches of a rank are not made again; what stands for them has no content.
+            dropped: leave out so many at the start of the order, trained on before in batches of another size.
         """
         self._hidden.copy_(hidden)
-        self._progress.copy_(torch.tensor([epoch, batches_done]))
+        self._progress.copy_(torch.tensor([epoch, batches_done, dropped]))
 
     def hide_nothing(self) -> None:
         """Start anew, with all samples visible."""
@@ -202,7 +209,7 @@ class SampleStream(IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch with the same samples hidden; a second call with the same epoch changes nothing."""
         if epoch != int(self._progress[0]):
-            self._progress.copy_(torch.tensor([epoch, 0]))
+            self._progress.copy_(torch.tensor([epoch, 0, 0]))
 
     def require_distinct(self, measured: int, seen: Tensor) -> None:
         """Raise if samples came in the place of others. Of an epoch that was not measured to its end nothing is said.
@@ -214,7 +221,7 @@ class SampleStream(IterableDataset[Any]):
         Raises:
             ValueError: as many as were dealt out, and fewer different ones.
         """
-        dealt = self.deal.dealt(self.samples)
+        dealt = self._dropped + self.deal.dealt(self._left)
         if measured < dealt:
             return
         count = int(seen.count_nonzero())
@@ -222,8 +229,7 @@ class SampleStream(IterableDataset[Any]):
             raise ValueError(
                 f"In epoch {int(self._progress[0])} of the stream {count:,} different samples were trained on instead "
                 f"of {dealt:,}: some came twice, others never. Its order must be the same on every rank, in every "
-                "worker and when resumed: give `shuffle` a seed (`stream.shuffle(seed=0)`), and resume with the same "
-                "batch size on as many ranks."
+                "worker and when resumed: give `shuffle` a seed (`stream.shuffle(seed=0)`)."
             )
 
     @property
@@ -233,13 +239,21 @@ class SampleStream(IterableDataset[Any]):
 
     @property
     def samples(self) -> int:
-        """How many samples the epoch has, on all ranks together."""
+        """How many samples the epoch has, on all ranks together, those dropped at its start included."""
         hidden = int(self._hidden.count_nonzero())
         return hidden if self._of_hidden else self.num_samples - hidden
 
+    @property
+    def _dropped(self) -> int:
+        return 0 if self._of_hidden else int(self._progress[2])
+
+    @property
+    def _left(self) -> int:
+        return self.samples - self._dropped
+
     def __len__(self) -> int:
         """How many this rank is given, those that fill up its last batch included."""
-        samples, last = self.samples, self.deal.batches(self.samples) - 1
+        samples, last = self._left, self.deal.batches(self._left) - 1
         if last < 0:
             return 0
         return last * self.deal.batch_size + self._size_of(last, samples)
@@ -250,7 +264,7 @@ class SampleStream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        deal, samples, epoch = self.deal, self.samples, int(self._progress[0])
+        deal, samples, epoch = self.deal, self._left, int(self._progress[0])
         batches = deal.batches(samples) if deal.reads else 0
         done = 0 if self._of_hidden else min(int(self._progress[1]) * deal.reads, batches)
         own = range(number, batches, workers)
@@ -261,25 +275,26 @@ class SampleStream(IterableDataset[Any]):
         yield from self._make(epoch, own[skipped:], samples)
 
     def _make(self, epoch: int, batches: range, samples: int) -> Iterator[tuple[int, Any]]:
-        """The samples of some batches of this rank."""
+        """The samples of some batches of this rank. Positions are those after the dropped ones."""
         if not batches:
             return
-        deal, last = self.deal, batches[-1]
+        deal, last, dropped = self.deal, batches[-1], self._dropped
         filling = deal.filling(last, samples)
         end = deal.dealt(samples)
         # Whoever has the last batch goes on to the end, to see that the stream ends where it should.
         stops_after = deal.positions(last, samples)[-1] if last < deal.batches(samples) - 1 else None
 
         def is_own(position: int) -> bool:
-            return deal.batch_of(position) in batches and position < end
+            return 0 <= position < end and deal.batch_of(position) in batches
 
         choice = Choice(
             self.id_column,
             self._hidden.numpy() == self._of_hidden,
-            lambda position: is_own(position) or position in filling,
+            lambda position: is_own(position - dropped) or position - dropped in filling,
         )
         kept = {}
-        for position, sample_id, example in examples_of(self.dataset, epoch, choice):
+        for place, sample_id, example in examples_of(self.dataset, epoch, choice):
+            position = place - dropped
             if position in filling:
                 kept[position] = (sample_id, copy(example))
             if is_own(position):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import bisect_right
 from collections.abc import Sequence
+from copy import deepcopy
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -114,6 +116,13 @@ def plan_epoch(epoch: int, num_epochs: float, updates: int, full_updates: int, u
     return EpochPlan(planned, full, updates_before + planned + later)
 
 
+class SchedulerStart(NamedTuple):
+    """A scheduler that has not been stepped yet, and the learning rates that it has set."""
+
+    state: dict[str, Any]
+    rates: list[float]
+
+
 class AlignedScheduler:
     """Keeps a learning-rate scheduler in step with the epochs when epochs have fewer updates than it was built for.
 
@@ -167,6 +176,24 @@ class AlignedScheduler:
             self.scheduler.step()
             self._steps_taken += 1
         self._compensate()
+
+    def start(self) -> SchedulerStart:
+        """What `restart` needs; to be asked for before the first step and before a state is loaded."""
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        return SchedulerStart(deepcopy(self.scheduler.state_dict()), rates)
+
+    def restart(self, start: SchedulerStart, steps: int) -> None:
+        """Be where the scheduler underneath is after so many steps from its start, whatever state was loaded.
+
+        For a training that goes on in batches of another size: a loaded state counts the steps of the old size.
+        """
+        self.close()
+        self.scheduler.load_state_dict(start.state)
+        self._set_rates(start.rates)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is stepped before the optimizer
+            for _ in range(steps):
+                self.scheduler.step()
 
     def close(self) -> None:
         """Give the optimizer back the rates that the scheduler underneath has set, and compensate no more."""

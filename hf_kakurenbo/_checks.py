@@ -1,0 +1,58 @@
+"""What hiding cannot be combined with, refused at construction instead of ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import IterableDataset
+from transformers import TrainingArguments
+
+from .config import hiding_arguments, resolve_statistics_function
+
+
+def refuse_what_cannot_be_honoured(args: TrainingArguments, dataset: Any) -> None:
+    """Refuse, at construction, a training with hiding that could not be done as asked.
+
+    Args:
+        args: the training arguments.
+        dataset: the training dataset; None if there is none yet.
+
+    Raises:
+        ValueError: what cannot be honoured; the message names it and the way out.
+    """
+    resolve_statistics_function(hiding_arguments(args).statistics_fn)
+    if dataset is not None and not hasattr(dataset, "__len__"):
+        raise ValueError(
+            f"The training dataset ({type(dataset).__name__}) has no length and is no stream "
+            '(torch.utils.data.IterableDataset). Give it a `__len__`, or set hiding_policy="none".'
+        )
+    if isinstance(dataset, IterableDataset) and args.train_sampling_strategy == "group_by_length":
+        raise ValueError(
+            'train_sampling_strategy="group_by_length" needs random access, and a stream has an order of its own. '
+            'Load the dataset map-style (`streaming=False`), or leave it at "random", which means the stream\'s.'
+        )
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"The script runs in one process with {args.n_gpu} GPUs, which is DataParallel; hiding works with one "
+            "process per GPU. Start it with `accelerate launch`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)."
+        )
+    if args.train_sampling_strategy == "batch_rebalance":
+        raise ValueError(
+            'train_sampling_strategy="batch_rebalance" fixes the batches of each rank beforehand, so nothing could '
+            'be left out of them. Use "random" or "group_by_length", or set hiding_policy="none".'
+        )
+    if not args.accelerator_config.use_seedable_sampler:
+        raise ValueError(
+            "accelerator_config.use_seedable_sampler=False draws the order of an epoch from the global generator, "
+            'which a resumed training cannot repeat. Leave it at True, or set hiding_policy="none".'
+        )
+    if args.world_size > 1 and not args.accelerator_config.even_batches and not args.dataloader_drop_last:
+        raise ValueError(
+            "accelerator_config.even_batches=False without dataloader_drop_last gives ranks different numbers of "
+            "batches, so one would wait for the other for ever. Leave it at True, or set dataloader_drop_last=True."
+        )
+    if args.ignore_data_skip:
+        raise ValueError(
+            "ignore_data_skip=True would train twice on samples of the resumed epoch. Leave it at False: skipped "
+            "samples are not fetched, so skipping costs nothing."
+        )
