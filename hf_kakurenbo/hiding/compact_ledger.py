@@ -55,22 +55,24 @@ class CompactLedger(SampleLedger):
         """(N,) int32: in how many epochs the sample was hidden. Counted in 8 bits, up to 255."""
         return self._times_hidden.to(torch.int32)
 
+    # PyTorch converts many times faster than NumPy.
+
     def loss_at(self, where: Where) -> np.ndarray:
         """The lagging losses of some samples, float32."""
-        return super().loss_at(where).astype(np.float32)
+        return _to_single(super().loss_at(where))
 
     def confidence_at(self, where: Where) -> np.ndarray:
         """The confidences of some samples, float32."""
-        return np.abs(super().confidence_at(where)).astype(np.float32)
+        return np.abs(_to_single(super().confidence_at(where)))
 
     def correct_at(self, where: Where) -> np.ndarray:
         """Which of some samples were predicted correctly, bool."""
-        return ~np.signbit(super().confidence_at(where))
+        return super().confidence_at(where).view(np.int16) >= 0
 
     def _write(self, where: Where, loss: np.ndarray, confidence: np.ndarray) -> None:
         within = np.clip(loss, -_LARGEST_LOSS, _LARGEST_LOSS)
-        self._loss.numpy()[where] = np.where(np.isinf(loss), loss, within)
-        self._confidence.numpy()[where] = confidence
+        self._loss.numpy()[where] = _to_half(np.where(np.isinf(loss), loss, within))
+        self._confidence.numpy()[where] = _to_half(confidence)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors of the ledger by name, not copied; the confidence has its sign."""
@@ -80,6 +82,16 @@ class CompactLedger(SampleLedger):
             "hidden": self.hidden,
             "times_hidden": self._times_hidden,
         }
+
+
+def _to_single(values: np.ndarray) -> np.ndarray:
+    single: np.ndarray = torch.from_numpy(np.ascontiguousarray(values)).float().numpy()
+    return single
+
+
+def _to_half(values: np.ndarray) -> np.ndarray:
+    half: np.ndarray = torch.from_numpy(np.ascontiguousarray(values)).half().numpy()
+    return half
 
 
 def validate_precision(precision: str) -> None:
