@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch.utils.data import IterableDataset
-from transformers import TrainingArguments
+from transformers import Trainer
 
+from ._other_trainers import refuse_losses_of_batches
 from .config import hiding_arguments, resolve_statistics_function
 
 
-def refuse_what_cannot_be_honoured(args: TrainingArguments, dataset: Any) -> None:
+def refuse_what_cannot_be_honoured(trainer: Trainer) -> None:
     """Refuse, at construction, a training with hiding that could not be done as asked.
-
-    Args:
-        args: the training arguments.
-        dataset: the training dataset; None if there is none yet.
 
     Raises:
         ValueError: what cannot be honoured; the message names it and the way out.
     """
+    args, dataset = trainer.args, trainer.train_dataset
+    refuse_losses_of_batches(trainer)
     resolve_statistics_function(hiding_arguments(args).statistics_fn)
     if dataset is not None and not hasattr(dataset, "__len__"):
         raise ValueError(

@@ -29,9 +29,18 @@ from ._checkpoints import is_marked_as_hiding, last_complete_checkpoint, mark_as
 from ._checks import refuse_what_cannot_be_honoured
 from ._compat import load_renamed_weights, num_train_samples_argument
 from ._interruption import save_at_the_same_update
+from ._other_trainers import (
+    computes_fused_loss,
+    explain_arguments,
+    is_scored,
+    last_outputs,
+    metrics_set_aside,
+    scored_statistics,
+)
 from ._tasks import make_matcher
 from .config import create_configured_policy, hiding_arguments, named_task, resolve_statistics_function
 from .data import (
+    BatchIds,
     IdentifiedDataset,
     IdentifyingCollator,
     Position,
@@ -46,6 +55,7 @@ from .data import (
     make_hidden_loader,
     make_hidden_stream_loader,
     make_visible_sampler,
+    take_ids,
     untouched_random_state,
 )
 from .hiding import AlignedScheduler, HidingRun, SampleLedger, SampleStatistics, StatisticsFunction, forward_only
@@ -74,12 +84,13 @@ class _Training:
     id_name: str
     label_names: list[str]
     statistics_function: StatisticsFunction | None
+    fused_loss: bool
     matcher: StatisticsMatcher | None = None
     resumed: dict[str, Any] = field(default_factory=dict)
     dropped: int = 0
     scheduler_start: SchedulerStart | None = None
     batches_changed: bool = False
-    batch_ids: Tensor | None = None
+    batch_ids: BatchIds | None = None
     loader: Any = None
     hidden_loader: Any = None
     generators_at_end: str | None = None
@@ -120,7 +131,12 @@ class KakurenboMixin(_Base):
         self._training: _Training | None = None
         self._sampler: VisibleSampler | SampleStream | None = None
         self._weights_folder: str | None = None
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except TypeError as error:
+            if "hiding_policy" not in str(error):
+                raise
+            raise explain_arguments(error, type(self)) from error
         self.callback_handler.callbacks.insert(0, _HidingCallback(self))
         if self._hides():
             save_at_the_same_update(self)
@@ -136,7 +152,7 @@ class KakurenboMixin(_Base):
     def _validate_args(self) -> None:
         if self._hides():
             self._take_streams_samples()
-            refuse_what_cannot_be_honoured(self.args, self.train_dataset)
+            refuse_what_cannot_be_honoured(self)
         super()._validate_args()
 
     def _hides(self) -> bool:
@@ -159,7 +175,7 @@ class KakurenboMixin(_Base):
         """
         if self._hides():
             self._take_streams_samples()
-            refuse_what_cannot_be_honoured(self.args, self.train_dataset)
+            refuse_what_cannot_be_honoured(self)
             self._sampler = None
         return super().get_train_dataloader()
 
@@ -226,7 +242,7 @@ class KakurenboMixin(_Base):
         training = self._training
         if training is None:
             return super().training_step(model, inputs, *args, **kwargs)
-        training.batch_ids = inputs.pop(training.id_name)
+        training.batch_ids = take_ids(inputs, training.id_name)
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         self._require_recorded(training)
         training.run.batches_done += 1
@@ -245,22 +261,29 @@ class KakurenboMixin(_Base):
             return super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
         ids, training.batch_ids = training.batch_ids, None
         batch = dict(inputs)  # the parent may take the labels out
+        if training.fused_loss:
+            with last_outputs(model) as outputs:
+                computed = super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
+            training.run.record(ids.samples, self._measure(training, ids, outputs[0], batch))
+            return computed
         loss, outputs = super().compute_loss(model, inputs, True, *args, **kwargs)
-        training.run.record(ids, self._measure(training, ids.numel(), outputs, batch))
+        training.run.record(ids.samples, self._measure(training, ids, outputs, batch))
         return (loss, outputs) if return_outputs else loss
 
     def _measure(
-        self, training: _Training, num_samples: int, outputs: Any, batch: dict[str, Any]
+        self, training: _Training, ids: BatchIds, outputs: Any, batch: dict[str, Any]
     ) -> SampleStatistics | Prediction:
         if training.statistics_function is not None:
             return SampleStatistics(*training.statistics_function(outputs, batch))
+        if is_scored(outputs):
+            return scored_statistics(outputs, ids, hiding_arguments(self.args).accuracy_threshold)
         if training.matcher is None:
             # Only now: a model may set its problem type in its first forward pass.
             options = hiding_arguments(self.args)
             training.matcher = make_matcher(
                 self.model, named_task(options), training.label_names, options.accuracy_threshold
             )
-        return training.matcher(outputs, batch, num_samples)
+        return training.matcher(outputs, batch, ids.samples.numel(), ids.of_tokens)
 
     def _require_recorded(self, training: _Training) -> None:
         if training.batch_ids is not None:
@@ -332,6 +355,7 @@ class KakurenboMixin(_Base):
             id_name=options.sample_id_column,
             label_names=list(dict.fromkeys([*self.label_names, "labels"])),
             statistics_function=resolve_statistics_function(options.statistics_fn),
+            fused_loss=computes_fused_loss(type(self)),
         )
         if resume_from_checkpoint is not None:
             position = self._resume(training, resume_from_checkpoint, position)
@@ -581,7 +605,8 @@ class KakurenboMixin(_Base):
         if not any_rank(stops, self.args.device) and run.wants_refresh():
             self._refresh(training)
         should_log = self.control.should_log
-        self.log(run.report())
+        with metrics_set_aside(self):
+            self.log(run.report())
         self.control.should_log = should_log  # `log` takes a request for the training loss as served
         training.epochs_hidden += run.ledger.num_hidden > 0
         costs = training.epochs_hidden >= _EPOCHS_BEFORE_WARNING and run.time_saved < 0
@@ -601,10 +626,15 @@ class KakurenboMixin(_Base):
         training.hidden_loader.set_epoch(training.run.epoch)
         # DistributedDataParallel would overwrite buffers in a forward pass; `evaluate` runs the module below it too.
         model = self.model_wrapped if self.is_deepspeed_enabled or world_size() == 1 else self.model
-        with training.run.refreshing(), untouched_random_state(self.args.device), forward_only(model):
+        with (
+            training.run.refreshing(),
+            untouched_random_state(self.args.device),
+            forward_only(model),
+            metrics_set_aside(self),
+        ):
             for batch in training.hidden_loader:
                 inputs = self._prepare_inputs(batch)
-                training.batch_ids = inputs.pop(training.id_name)
+                training.batch_ids = take_ids(inputs, training.id_name)
                 with self.compute_loss_context_manager():
                     num_items = self._get_num_items_in_batch([inputs], self.args.device)
                     self.compute_loss(model, inputs, num_items_in_batch=num_items)

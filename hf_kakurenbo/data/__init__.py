@@ -1,6 +1,6 @@
 """How samples reach the model: ids beside examples, samplers and loaders of the visible and the hidden, streams."""
 
-from .identity import IdentifiedDataset, IdentifyingCollator
+from .identity import BatchIds, IdentifiedDataset, IdentifyingCollator, take_ids
 from .loaders import leave_whole, make_deal, make_hidden_loader, make_hidden_stream_loader, make_visible_sampler
 from .position import Position
 from .random_state import RandomState, untouched_random_state
@@ -8,6 +8,7 @@ from .samplers import HiddenSampler, VisibleSampler
 from .streaming import Deal, IndexedStream, SampleStream, StreamCollator, StreamOrder, is_indexed
 
 __all__ = [
+    "BatchIds",
     "Deal",
     "HiddenSampler",
     "IdentifiedDataset",
@@ -25,5 +26,6 @@ __all__ = [
     "make_hidden_loader",
     "make_hidden_stream_loader",
     "make_visible_sampler",
+    "take_ids",
     "untouched_random_state",
 ]
