@@ -643,7 +643,13 @@ class KakurenboMixin(_Base):
     def _make_hidden_loader(self, training: _Training) -> Any:
         if isinstance(training.sampler, SampleStream):
             return make_hidden_stream_loader(training.loader, training.sampler, self.accelerator)
-        return make_hidden_loader(training.loader, training.run.ledger.hidden, self.accelerator, self._train_batch_size)
+        return make_hidden_loader(
+            training.loader,
+            training.run.ledger.hidden,
+            self.accelerator,
+            self._train_batch_size,
+            self.args.dataloader_drop_last,
+        )
 
     # ---- Log, save, finish ----
 

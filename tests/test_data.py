@@ -131,6 +131,19 @@ def test_hidden_ids_are_read_anew():
 
 def test_more_ids_than_a_chunk():
     assert list(HiddenSampler(torch.arange(150_000) % 7 == 3)) == list(range(3, 150_000, 7))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "expected"),
+    [([], []), ([4], [4, 4, 4]), ([1, 2, 7], [1, 2, 7]), ([1, 2, 3, 7], [1, 2, 3, 7, 1, 2])],
+    ids=str,
+)
+def test_hidden_samples_fill_whole_batches_where_they_must(hidden, expected):
+    mask = torch.zeros(8, dtype=torch.bool)
+    mask[hidden] = True
+    sampler = HiddenSampler(mask, whole=3)
+    assert list(sampler) == list(sampler) == expected
+    assert len(sampler) == len(expected)
     sampler = VisibleSampler(SequentialSampler(range(150_000)))
     sampler.begin_epoch(0, torch.arange(150_000) == 70_000)
     assert list(sampler) == [index for index in range(150_000) if index != 70_000]

@@ -97,22 +97,27 @@ def _as_in(loader: Any) -> dict[str, Any]:
     return {name: getattr(loader, name) for name in (*names, "multiprocessing_context", "worker_init_fn")}
 
 
-def make_hidden_loader(loader: Any, hidden: Tensor, accelerator: Accelerator, batch_size: int) -> Any:
+def make_hidden_loader(
+    loader: Any, hidden: Tensor, accelerator: Accelerator, batch_size: int, drop_last: bool = False
+) -> Any:
     """A loader over the hidden samples, with the dataset, the collator and the workers of the training loader.
 
     It gives every rank the same number of batches, whatever the training loader does, since a wrapped model may
-    communicate in each forward pass.
+    communicate in each forward pass. Where the training loader drops what does not fill a batch, this one fills it up:
+    a collator may count on full batches, as timm's mixup does.
 
     Args:
         loader: the training loader, prepared by Accelerate.
         hidden: (N,) bool, read anew each time the loader is iterated.
         accelerator: the one that prepared it.
         batch_size: the one that it was made with: of a rank, or of all together with `split_batches`.
+        drop_last: whether the training loader drops what does not fill a batch.
     """
+    of_a_rank = batch_size // accelerator.num_processes if accelerator.split_batches else batch_size
     bare = DataLoader(
         loader.dataset,
-        batch_size=batch_size // accelerator.num_processes if accelerator.split_batches else batch_size,
-        sampler=HiddenSampler(hidden),
+        batch_size=of_a_rank,
+        sampler=HiddenSampler(hidden, of_a_rank if drop_last else 1),
         **_as_in(loader),
     )
     return prepare_data_loader(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sized
+from itertools import cycle, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -137,15 +139,20 @@ class HiddenSampler(Sampler[int]):
 
     Args:
         hidden: (N,) bool, read anew each time.
+        whole: the first of them come once more at the end, until their number is a multiple of this.
     """
 
-    def __init__(self, hidden: Tensor) -> None:
+    def __init__(self, hidden: Tensor, whole: int = 1) -> None:
         self.hidden = hidden
+        self.whole = whole
 
     def __len__(self) -> int:
-        return int(self.hidden.count_nonzero())
+        return math.ceil(int(self.hidden.count_nonzero()) / self.whole) * self.whole
 
     def __iter__(self) -> Iterator[int]:
+        return islice(cycle(self._once()), len(self)) if self.whole > 1 else self._once()
+
+    def _once(self) -> Iterator[int]:
         hidden = self.hidden.numpy()
         for start in range(0, len(hidden), _CHUNK):
             yield from (np.flatnonzero(hidden[start : start + _CHUNK]) + start).tolist()
