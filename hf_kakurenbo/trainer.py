@@ -596,9 +596,12 @@ class KakurenboMixin(_Base):
         run = training.run
         if isinstance(training.sampler, SampleStream):
             seen = torch.zeros_like(run.ledger.hidden)
-            training.sampler.require_distinct(run.finish_epoch(seen), seen)
+            measured = run.finish_epoch(seen)
+            training.sampler.require_distinct(measured, seen)
         else:
-            run.finish_epoch()
+            measured = run.finish_epoch()
+        if run.epoch == 0:
+            self._warn_of_samples_without_a_loss(run.ledger, measured)
         if training.generators_at_end is not None:
             self._load_rng_state(training.generators_at_end)
         stops = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
@@ -616,6 +619,17 @@ class KakurenboMixin(_Base):
                 "Hiding has cost %.1f s more than it saved so far: looking at the hidden samples takes longer than "
                 'training on them would. Try a larger refresh_interval, or set hiding_policy="none".',
                 -run.time_saved,
+            )
+
+    def _warn_of_samples_without_a_loss(self, ledger: SampleLedger, measured: int) -> None:
+        without = ledger.num_without_loss - max(len(ledger) - measured, 0)
+        if without > 0:
+            logger.warning(
+                "%d of the %d samples have no finite loss after the first epoch, and such samples are never hidden. "
+                "Either every label of theirs is masked (-100), so that there is nothing to learn from them, or the "
+                "model's predictions are not finite.",
+                without,
+                len(ledger),
             )
 
     def _refresh(self, training: _Training) -> None:

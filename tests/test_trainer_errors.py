@@ -318,3 +318,16 @@ def test_soft_labels_train_with_a_loss_function(tmp_path):
     trainer = KakurenboTrainer(LogitsOnly(), args, train_dataset=soft, compute_loss_func=soft_loss)
     trainer.train()
     assert bool(trainer.ledger.loss.isfinite().all())
+
+
+@pytest.mark.parametrize(("masked", "drop_last"), [(203, False), (50, False), (50, True), (0, True), (0, False)])
+def test_samples_with_every_label_masked_are_told_once(tmp_path, caplog, masked, drop_last):
+    dataset = [{**sample, "labels": torch.tensor(-100)} for sample in samples(masked)] + samples(203 - masked)
+    trainer = trained(tmp_path, dataset=dataset, num_train_epochs=4, dataloader_drop_last=drop_last)
+    told = [record.getMessage() for record in caplog.records if "no finite loss" in record.getMessage()]
+    seen = 192 if drop_last else 203
+    assert len(told) == (masked > 0)
+    if masked:
+        count = int(told[0].split()[0])
+        assert 0 <= masked - count <= 203 - seen
+        assert not bool(trainer.ledger.times_hidden[:masked].any())

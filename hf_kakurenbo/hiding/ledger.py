@@ -77,6 +77,11 @@ class SampleLedger:
         return self._times_hidden.to(torch.int32)
 
     @property
+    def num_without_loss(self) -> int:
+        """How many samples have no finite loss, those that never went through the model included."""
+        return len(self) - int(self._loss.isfinite().count_nonzero())
+
+    @property
     def visible_ids(self) -> Tensor:
         """(N − hidden,) int64, ascending: the samples to train on in this epoch."""
         return (~self.hidden).nonzero().squeeze(1)
