@@ -486,7 +486,7 @@ def selection(settings: Settings) -> str:
 
 
 def _selection_row(count: int, times: int) -> list[str]:
-    run = HidingRun(count, KakurenboPolicy(hiding_warmup_epochs=0))
+    run = HidingRun(count, KakurenboPolicy(hiding_warmup_epochs=0), ledger_precision="full")
     _fill(run.ledger)
     chosen = [seconds(lambda: run.policy.select(run.ledger, 1, 0.0)) for _ in range(times)]
     begun = [seconds(lambda: (run.begin_epoch(1, 0.0), run.ledger.digest())) for _ in range(times)]

@@ -55,7 +55,7 @@ class CompactLedger(SampleLedger):
         """(N,) int32: in how many epochs the sample was hidden. Counted in 8 bits, up to 255."""
         return self._times_hidden.to(torch.int32)
 
-    # PyTorch converts many times faster than NumPy.
+    # PyTorch converts many times faster than NumPy, but takes no array that runs backwards: hence the copies.
 
     def loss_at(self, where: Where) -> np.ndarray:
         """The lagging losses of some samples, float32."""
@@ -85,12 +85,12 @@ class CompactLedger(SampleLedger):
 
 
 def _to_single(values: np.ndarray) -> np.ndarray:
-    single: np.ndarray = torch.from_numpy(np.ascontiguousarray(values)).float().numpy()
+    single: np.ndarray = torch.from_numpy(values.copy()).float().numpy()
     return single
 
 
 def _to_half(values: np.ndarray) -> np.ndarray:
-    half: np.ndarray = torch.from_numpy(np.ascontiguousarray(values)).half().numpy()
+    half: np.ndarray = torch.from_numpy(values.copy()).half().numpy()
     return half
 
 
