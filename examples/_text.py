@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import pydoc_data.topics
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from _common import CommonDataArguments, use_one_thread, with_validation
 from datasets import Dataset, DatasetDict, load_dataset
@@ -29,6 +29,9 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
 
 # Some distributions leave them out, or they hold tables instead of a program.
 _LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "pydoc_data", "encodings"}
+
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -137,6 +140,12 @@ def _functions_in(node: ast.AST, path: str) -> Iterator[Function]:
         elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(child):
             signature = f"def {child.name}({ast.unparse(child.args)})"
             yield Function(f"{path}.{child.name}", signature, ast.get_docstring(child))
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """So many of the items, or all if they are fewer, at even distances, so that no part of them is left out."""
+    count = min(count, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
 
 
 def documentation_topics() -> dict[str, str]:

@@ -42,6 +42,7 @@ from _text import (
     TextDataArguments,
     documented_functions,
     encoder_tokenizer,
+    evenly,
     load_texts,
     make_encoder,
 )
@@ -59,7 +60,7 @@ from hf_kakurenbo import KakurenboConfig, KakurenboTrainer
 SIGNATURES_DEFAULTS = {
     "max_seq_length": 96,
     "output_dir": "outputs/python_signatures",
-    "num_train_epochs": 18,
+    "num_train_epochs": 8,
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 128,
     "learning_rate": 2e-3,
@@ -68,7 +69,7 @@ SIGNATURES_DEFAULTS = {
     "weight_decay": 0.01,
 }
 
-QUESTIONS = 4000
+QUESTIONS = 8000
 LONGEST_CONTEXT = 160
 """In characters."""
 
@@ -94,8 +95,7 @@ class DataTrainingArguments(TextDataArguments):
 def questions_on_signatures() -> Dataset:
     """Questions on the arguments of functions of the standard library, as SQuAD's."""
     rows = [row for function in documented_functions() for row in _questions(function)]
-    rows = rows[:: max(len(rows) // QUESTIONS, 1)][:QUESTIONS]
-    return Dataset.from_list(rows)
+    return Dataset.from_list(evenly(rows, QUESTIONS))
 
 
 def _questions(function: Function) -> Iterator[dict[str, Any]]:

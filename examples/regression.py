@@ -33,7 +33,7 @@ from _common import (
     run,
 )
 from _table import Score
-from _text import ModelArguments, TextDataArguments, encoder_tokenizer, library_files, load_texts, make_encoder
+from _text import ModelArguments, TextDataArguments, encoder_tokenizer, evenly, library_files, load_texts, make_encoder
 from datasets import Dataset, DatasetDict
 from sklearn.metrics import mean_squared_error, r2_score
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, EvalPrediction, Trainer
@@ -56,15 +56,8 @@ FUNCTIONS = 3000
 CHARACTERS = range(80, 400)
 """Of a function without its documentation and comments."""
 WAYS = (
-    ast.If,
-    ast.For,
-    ast.While,
-    ast.IfExp,
-    ast.ExceptHandler,
-    ast.comprehension,
-    ast.Assert,
-    ast.AsyncFor,
-    ast.match_case,
+    *(ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While),
+    *(ast.comprehension, ast.ExceptHandler, ast.Assert, ast.match_case),
 )
 
 
@@ -80,7 +73,7 @@ class DataTrainingArguments(TextDataArguments):
 def functions() -> Dataset:
     """Functions of Python's standard library, without documentation and comments, and their complexity."""
     found = [function for file in library_files() for function in _functions_of(file)]
-    found = found[:: max(len(found) // FUNCTIONS, 1)][:FUNCTIONS]
+    found = evenly(found, FUNCTIONS)
     return Dataset.from_dict({"text": [text for text, _ in found], "label": [float(ways) for _, ways in found]})
 
 

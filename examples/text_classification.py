@@ -34,6 +34,7 @@ from _text import (
     ModelArguments,
     TextDataArguments,
     encoder_tokenizer,
+    evenly,
     load_texts,
     make_encoder,
     source_pieces,
@@ -77,9 +78,7 @@ def python_sources() -> Dataset:
     """Pieces of a few lines of Python's standard library, each with the package that it comes from."""
     texts, labels = [], []
     for package in PACKAGES:
-        pieces = source_pieces(package, LINES_PER_TEXT)
-        # Evenly from the whole package, so that no module of it is left out.
-        chosen = pieces[:: max(len(pieces) // TEXTS_PER_PACKAGE, 1)][:TEXTS_PER_PACKAGE]
+        chosen = evenly(source_pieces(package, LINES_PER_TEXT), TEXTS_PER_PACKAGE)
         texts += chosen
         labels += [package] * len(chosen)
     return Dataset.from_dict({"text": texts, "label": labels})

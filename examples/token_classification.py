@@ -37,7 +37,7 @@ from _common import (
     run,
 )
 from _table import Score
-from _text import ModelArguments, TextDataArguments, encoder_tokenizer, library_files, load_texts, make_encoder
+from _text import ModelArguments, TextDataArguments, encoder_tokenizer, evenly, library_files, load_texts, make_encoder
 from datasets import Dataset
 from sklearn.metrics import f1_score
 from transformers import (
@@ -87,7 +87,7 @@ class DataTrainingArguments(TextDataArguments):
 def highlighted_lines() -> Dataset:
     """Lines of Python's standard library: the words of each, and what each word is."""
     lines = [line for file in library_files()[::EVERY_FILE] for line in _lines(file) if len(line) in WORDS_PER_LINE]
-    lines = lines[:: max(len(lines) // LINES, 1)][:LINES]
+    lines = evenly(lines, LINES)
     words = [[token.string for token in line] for line in lines]
     return Dataset.from_dict({"tokens": words, "tags": [_kinds(line) for line in lines]})
 
