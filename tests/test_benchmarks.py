@@ -160,3 +160,21 @@ def test_overhead_prints_its_parts():
     assert_figures(hiding + parts, signed=True)
     assert [numbers(row[0]) for row in selection] == [[130_000.0], [1_300_000.0]]
     assert all(numbers(cell) or cell == "–" for row in selection for cell in row)
+
+
+def test_scaling_prints_what_was_sent_and_held():
+    (_, [exchange]), (_, boundary) = tables(run("scaling.py", "--quick", "--ranks", "2"))
+    assert [numbers(cell) for cell in exchange[:2]] == [[200_000.0], [2.0]]
+    sent, ideal = (numbers(cell)[0] for cell in exchange[5:7])
+    assert ideal == 1.2, "half of 12 bytes a sample"
+    assert sent == 0 or sent >= ideal, "the ranks exchanged less than they measured"
+    assert "12 + 6 = 18 bytes a sample" in exchange[8]
+    assert [row[1] for row in boundary] == ["full, 12 bytes a sample", "compact, 6 bytes a sample"]
+    assert [row[8] for row in boundary] == ["12.0 MB a million", "6.0 MB a million"]
+    assert all(numbers(cell) for row in boundary for cell in row[2:])
+
+
+def test_tokens_prints_memory_and_time():
+    report = run("tokens.py", "--quick")
+    assert re.search(r"Memory, 4 x 512 tokens, 4,096 words: logits 34 MB, statistics [\d.,-]+ MB", report)
+    assert re.search(r"Time, 64 tokens, 4,096 words, width 64: [\d.]+% \([\d.]+%\.\.[\d.]+%\)", report)
