@@ -48,7 +48,7 @@ def literally(ranks):
 
 def merged_on_ranks(round_rows, block_rows):
     torch.distributed.init_process_group("gloo")
-    pending._ROUND_ROWS, pending._BLOCK_ROWS = round_rows, block_rows
+    pending._ROUND_ROWS, pending._ROUND_ROWS_OF_A_RANK, pending._BLOCK_ROWS = round_rows, 1, block_rows
     sizes, sent = [], []
     update, all_gather = SampleLedger.update, torch.distributed.all_gather
 
@@ -108,6 +108,7 @@ def test_one_process_merges_in_pieces_of_any_size(sizes, round_rows, block_rows)
     ids = torch.randint(0, 20, (sum(sizes),), generator=torch.Generator().manual_seed(0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pending, "_ROUND_ROWS", round_rows)
+        patch.setattr(pending, "_ROUND_ROWS_OF_A_RANK", 1)
         patch.setattr(pending, "_BLOCK_ROWS", block_rows)
         recorder, ledger = Recorder(num_samples=20), SampleLedger(20)
         losses = torch.arange(len(ids), dtype=torch.float32)

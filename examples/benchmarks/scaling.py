@@ -35,9 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from accelerate.data_loader import SeedableRandomSampler
 
-from hf_kakurenbo.data import VisibleSampler
 from hf_kakurenbo.hiding import HidingRun, KakurenboPolicy, Measurements, SampleLedger, SampleStatistics
 from hf_kakurenbo.hiding.checkpoint import LEDGER_NAME, save_state
 
@@ -88,9 +86,12 @@ def _exchange_row(case: Case, outcomes: list[dict[str, Any]]) -> list[str]:
         f"{max(max(outcome['memory']) for outcome in outcomes) / 1e6:,.0f} MB",
         f"{outcomes[0]['ledger'] / case.samples:g} + {outcomes[0]['rows'] / case.samples:g} = "
         f"{held / case.samples:g} bytes a sample",
-        f"{middle('saving'):.3f} s",
-        f"{max(max(outcome['saving_memory']) for outcome in outcomes) / 1e6:,.0f} MB",
+        *_collecting(case, middle("saving"), max(max(outcome["saving_memory"]) for outcome in outcomes)),
     ]
+
+
+def _collecting(case: Case, seconds: float, memory: int) -> list[str]:
+    return [f"{seconds:.3f} s", f"{memory / 1e6:,.0f} MB"] if case.samples < _MOST_TO_COLLECT else ["–", "–"]
 
 
 def _on_ranks(case: Case) -> list[dict[str, Any]]:
@@ -124,7 +125,7 @@ def _exchange_once(case: Case, rank: int, run: HidingRun) -> dict[str, float]:
     for ids in _shares(case, rank):
         run.recorder.add(ids, _statistics(ids))
     # For a checkpoint in the middle of an epoch each rank collects what all have measured.
-    saving, saving_memory = measured(run.state) if case.samples < _MOST_TO_COLLECT else (float("nan"), 0)
+    saving, saving_memory = measured(run.state) if case.samples < _MOST_TO_COLLECT else (0.0, 0)
     clock = {"sending": 0.0, "writing": 0.0}
     with _timed(dist, "all_gather", clock, "sending"), _timed(type(run.ledger), "update", clock, "writing"):
         dist.barrier()
@@ -200,6 +201,11 @@ def boundary(args: argparse.Namespace) -> str:
 
 
 def _boundary_row(samples: int, precision: str, repetitions: int) -> list[str]:
+    # The processes of `exchange` import this file anew, and need not wait for these.
+    from accelerate.data_loader import SeedableRandomSampler
+
+    from hf_kakurenbo.data import VisibleSampler
+
     run = HidingRun(samples, KakurenboPolicy(hiding_warmup_epochs=0), ledger_precision=precision)
     _fill(run.ledger)
     sampler = VisibleSampler(SeedableRandomSampler(range(samples), data_seed=0))

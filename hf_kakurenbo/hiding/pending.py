@@ -14,8 +14,10 @@ from .measurements import Measurements
 # Rows on the device before they move to the CPU, 3 MB of them: the one moment at which the device is waited for.
 _BLOCK_ROWS = 2**18
 
-# Rows of all ranks together in one round of the exchange, 12 MB of them. More is not faster.
+# Rows of all ranks together in one round of the exchange, 12 MB of them, which is as fast as any; but of very many
+# ranks so many each that a message is worth its latency.
 _ROUND_ROWS = 2**20
+_ROUND_ROWS_OF_A_RANK = 2**14
 
 
 class PendingMeasurements:
@@ -80,7 +82,7 @@ class PendingMeasurements:
         """Rows of each rank, where the rounds start within a rank, and how many rows of each rank one has."""
         self._close_block()
         counts = gather_counts(self._ends[-1], self.device)
-        width = max(1, _ROUND_ROWS // len(counts))
+        width = max(_ROUND_ROWS // len(counts), _ROUND_ROWS_OF_A_RANK)
         return counts, range(0, max(counts), width), width
 
     def _round(self, counts: list[int], start: int, width: int) -> Measurements:
