@@ -122,8 +122,8 @@ def main():
     parser = HfArgumentParser((DataTrainingArguments, TrainingArguments))
     data_args, training_args = parser.parse_args_into_dataclasses()
     set_seed(training_args.seed)
-    verse = "one two three four five six seven eight nine ten".split()
-    raw_datasets = Dataset.from_dict({"text": [" ".join(verse[i % 10 :] + verse[: i % 10]) for i in range(48)]})
+    verse = "one two three four five six seven eight nine".split()
+    raw_datasets = Dataset.from_dict({"text": [" ".join(verse)] * 48})
     tokenizer = word_tokenizer(set(verse))
     tokenized_datasets = raw_datasets.map(
         lambda examples: tokenizer(examples["text"]), batched=True, remove_columns=["text"]
