@@ -28,7 +28,7 @@ IGNORED = 255
 """What a mask holds where nothing is asked: the `semantic_loss_ignore_index` of Transformers' models."""
 
 MOST_OBJECTS = 4
-HUE_SPREAD = 0.08
+HUE_SPREAD = 0.05
 """The standard deviation of the hues of a class, in turns; the classes are a quarter apart."""
 _GROUNDS = 60
 # Lengths are those of an image of 512 × 512, as in the family.
@@ -142,7 +142,7 @@ def _polygons(contours: Contours, turned: float, scale: float) -> list[list[tupl
 def _colors(number: int, random: np.random.Generator) -> list[tuple[int, int, int]]:
     """A colour for each line, from the outermost's, which tells a little of the kind of object, to any other."""
     hue = number / len(WAVES) + random.normal(0, HUE_SPREAD)
-    outermost = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, random.uniform(0.3, 1), random.uniform(0.3, 1)))
+    outermost = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, random.uniform(0.6, 1), random.uniform(0.6, 1)))
     shares = np.linspace(0, 1, _LINES)[:, None]
     colors = (1 - shares) * outermost + shares * random.integers(0, 256, size=3)
     return [tuple(color) for color in colors.astype(int).tolist()]

@@ -54,11 +54,11 @@ from transformers import (
 
 from hf_kakurenbo import KakurenboConfig, KakurenboTrainer
 
-SCENES, SCENE_SIZE = 800, 64
+SCENES, SCENE_SIZE = 600, 64
 
 SCENES_DEFAULTS = {
     "output_dir": "outputs/scenes",
-    "num_train_epochs": 20,
+    "num_train_epochs": 15,
     "per_device_train_batch_size": 8,
     "per_device_eval_batch_size": 50,
     "learning_rate": 1e-2,
