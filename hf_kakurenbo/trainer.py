@@ -37,6 +37,7 @@ from ._other_trainers import (
     metrics_set_aside,
     scored_statistics,
 )
+from ._roll_call import RollCall
 from ._tasks import make_matcher
 from .config import create_configured_policy, hiding_arguments, named_task, resolve_statistics_function
 from .data import (
@@ -85,6 +86,7 @@ class _Training:
     label_names: list[str]
     statistics_function: StatisticsFunction | None
     fused_loss: bool
+    roll_call: RollCall
     matcher: StatisticsMatcher | None = None
     resumed: dict[str, Any] = field(default_factory=dict)
     dropped: int = 0
@@ -117,6 +119,7 @@ class KakurenboMixin(_Base):
     data_collator: Any
     lr_scheduler: Any
     train_dataset: Any
+    _roll_call: RollCall
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -243,6 +246,7 @@ class KakurenboMixin(_Base):
         if training is None:
             return super().training_step(model, inputs, *args, **kwargs)
         training.batch_ids = take_ids(inputs, training.id_name)
+        training.roll_call.begin_step()
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         self._require_recorded(training)
         training.run.batches_done += 1
@@ -313,7 +317,10 @@ class KakurenboMixin(_Base):
         require_same_training(self.args, self.train_dataset, none_is_complete or resume_from_checkpoint)
         if none_is_complete:
             raise none_is_complete
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        if not self._hides():
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        with RollCall() as self._roll_call:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple[Any, ...]:
         """As Trainer's. With `max_steps` the epochs are shorter than it reckons with, so more of them are allowed."""
@@ -356,6 +363,7 @@ class KakurenboMixin(_Base):
             label_names=list(dict.fromkeys([*self.label_names, "labels"])),
             statistics_function=resolve_statistics_function(options.statistics_fn),
             fused_loss=computes_fused_loss(type(self)),
+            roll_call=self._roll_call,
         )
         if resume_from_checkpoint is not None:
             position = self._resume(training, resume_from_checkpoint, position)
@@ -514,6 +522,7 @@ class KakurenboMixin(_Base):
                 run.hide_nothing()
                 run.batches_done = batches_done
         moment = f"before epoch {epoch}"
+        training.roll_call.meet(moment)
         visible_set = {"samples": len(run.ledger), "digest of the visible set": run.ledger.digest()}
         require_agreement(visible_set, self.args.device, moment)
         text = training.resumed.get("random_state") if goes_on else None
@@ -594,6 +603,7 @@ class KakurenboMixin(_Base):
     # Trainer's pass over an epoch ends with `on_epoch_end`; it evaluates and saves after it.
     def _end_epoch(self, training: _Training) -> None:
         run = training.run
+        training.roll_call.meet(f"at the end of epoch {run.epoch}")
         if isinstance(training.sampler, SampleStream):
             seen = torch.zeros_like(run.ledger.hidden)
             measured = run.finish_epoch(seen)
@@ -680,6 +690,7 @@ class KakurenboMixin(_Base):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         training = self._training
         if training is not None:
+            training.roll_call.meet("about to save a checkpoint")
             tensors, scalars = training.run.state()
             random_state = training.sampler.random_state
             batch_size, accumulation = self._batches()

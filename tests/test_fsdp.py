@@ -95,7 +95,9 @@ def test_sharded_weights_hide_what_whole_copies_do(tmp_path):
         torch.testing.assert_close(sharded[0]["ledger"][name], tensor, equal_nan=True)
 
 
-@pytest.mark.parametrize("count", [0, 1, pytest.param(9, marks=pytest.mark.wide), 17])
+@pytest.mark.parametrize(
+    "count", [pytest.param(0, marks=pytest.mark.wide), 1, pytest.param(17, marks=pytest.mark.wide)]
+)
 def test_every_rank_makes_as_many_forward_passes_in_the_refresh(tmp_path, count):
     options = {
         "num_train_epochs": 3,
@@ -111,6 +113,7 @@ def test_every_rank_makes_as_many_forward_passes_in_the_refresh(tmp_path, count)
     assert bool(ranks[0]["ledger"]["loss"].isfinite().all())
 
 
+@pytest.mark.wide
 def test_a_sharded_training_goes_on_from_a_checkpoint(tmp_path):
     skip_where_ranks_cannot_resume()
     options = {"num_train_epochs": 4, "hiding_policy": "first_ids", "save_strategy": "epoch"}

@@ -62,9 +62,11 @@ def saved_in(folder):
 @pytest.mark.parametrize(
     ("event", "options"),
     [
-        ("on_step_begin", {"save_strategy": "no", "gradient_accumulation_steps": 2}),
+        pytest.param(
+            "on_step_begin", {"save_strategy": "no", "gradient_accumulation_steps": 2}, marks=pytest.mark.wide
+        ),
         ("on_substep_end", {"save_strategy": "epoch", "gradient_accumulation_steps": 3, "eval_strategy": "epoch"}),
-        ("on_pre_optimizer_step", {"save_strategy": "epoch"}),
+        pytest.param("on_pre_optimizer_step", {"save_strategy": "epoch"}, marks=pytest.mark.wide),
         pytest.param("on_step_end", {"save_strategy": "steps", "save_steps": 5}, marks=pytest.mark.wide),
         pytest.param("on_epoch_end", {"save_strategy": "epoch", "eval_strategy": "epoch"}, marks=pytest.mark.wide),
     ],
