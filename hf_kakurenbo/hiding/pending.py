@@ -11,7 +11,7 @@ from torch import Tensor
 from .distributed import gather_counts, gather_padded
 from .measurements import Measurements
 
-# Rows on the device before they move to the CPU, 3 MB of them: the one moment at which the device is waited for.
+# Rows on the device before they are packed and move to the CPU, 5 MB of them: the one moment at which it is waited for.
 _BLOCK_ROWS = 2**18
 
 # Rows of all ranks together in one round of the exchange, 12 MB of them, which is as fast as any; but of very many
@@ -25,35 +25,50 @@ class PendingMeasurements:
 
     Args:
         device: where measurements come from; also the device of the collective calls.
-        id_dtype: int32, or int64 for more samples than that can name.
+        num_samples: N. Below 2³¹ the ids take 4 bytes each, else, or if it is not known, 8.
     """
 
-    def __init__(self, device: torch.device, id_dtype: torch.dtype) -> None:
+    def __init__(self, device: torch.device, num_samples: int | None) -> None:
         self.device = device
-        self.id_dtype = id_dtype
+        self._num_samples = num_samples
+        fits = num_samples is not None and num_samples < 2**31
+        self._id_dtype = torch.int32 if fits else torch.int64
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._recent: list[Measurements] = []
+        self._recent: list[tuple[Tensor, Tensor]] = []
         self._recent_rows = 0
-        self._blocks = [Measurements(torch.empty(0, dtype=self.id_dtype), torch.empty(0, 2))]
+        self._blocks = [Measurements(torch.empty(0, dtype=self._id_dtype), torch.empty(0, 2))]
         self._ends = [0]
 
-    def append(self, measurements: Measurements) -> None:
-        """Add measurements, whose ids are of this object's dtype."""
-        self._recent.append(measurements)
-        self._recent_rows += len(measurements.ids)
+    def append(self, ids: Tensor, figures: Tensor) -> None:
+        """Add the measurements of a batch.
+
+        Args:
+            ids: (B,) int64, on the device.
+            figures: (B, 3) float32, on the device: loss, confidence, and correct as 0 or 1.
+        """
+        self._recent.append((ids, figures))
+        self._recent_rows += len(ids)
         if self._recent_rows >= _BLOCK_ROWS:
             self._close_block()
+
+    def append_packed(self, measurements: Measurements) -> None:
+        """Add measurements that are packed, on the CPU."""
+        self._close_block()
+        self._blocks.append(Measurements(measurements.ids.to(self._id_dtype), measurements.figures))
+        self._ends.append(self._ends[-1] + len(measurements.ids))
 
     def _close_block(self) -> None:
         if not self._recent:
             return
-        ids, figures = (torch.cat(parts).cpu() for parts in zip(*self._recent, strict=True))
+        ids, figures = (torch.cat(parts) for parts in zip(*self._recent, strict=True))
         self._recent, self._recent_rows = [], 0
-        self._blocks.append(Measurements(ids, figures))
-        self._ends.append(self._ends[-1] + len(ids))
+        # An id that is none must stay one when it is cut to 4 bytes.
+        ids = ids.clamp(-1, self._num_samples).to(self._id_dtype)
+        loss, confidence, correct = figures.unbind(dim=1)
+        self.append_packed(Measurements(*(rows.cpu() for rows in Measurements.of(ids, loss, correct, confidence))))
 
     def rounds_backwards(self) -> Iterator[Measurements]:
         """What all ranks have measured, the same on every rank, in rounds of bounded size; a collective call.
@@ -69,7 +84,7 @@ class PendingMeasurements:
     def gathered(self) -> Measurements:
         """What all ranks have measured, in that order, in one piece on the CPU; a collective call."""
         counts, starts, width = self._plan()
-        ids = torch.empty(sum(counts), dtype=self.id_dtype)
+        ids = torch.empty(sum(counts), dtype=self._id_dtype)
         figures = torch.empty(sum(counts), 2)
         end = 0
         for start in starts:

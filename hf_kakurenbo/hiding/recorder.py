@@ -28,9 +28,7 @@ class Recorder:
 
     def __init__(self, device: torch.device | str = "cpu", num_samples: int | None = None) -> None:
         self.device = torch.device(device)
-        self._num_samples = num_samples
-        fits = num_samples is not None and num_samples < 2**31
-        self._pending = PendingMeasurements(self.device, torch.int32 if fits else torch.int64)
+        self._pending = PendingMeasurements(self.device, num_samples)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._waiting_kind: Any = None
         self._waiting_elements = 0
@@ -55,10 +53,8 @@ class Recorder:
                 f"batch; got {', '.join(wrong)}."
             )
         self._settle()
-        loss, correct, confidence = (field.detach().to(self.device) for field in statistics)
-        # An id that is none must stay one when it is cut to 4 bytes.
-        ids = ids.to(self.device, torch.int64).clamp(-1, self._num_samples).to(self._pending.id_dtype)
-        self._pending.append(Measurements.of(ids, loss, correct, confidence))
+        loss, correct, confidence = (field.detach().to(self.device, torch.float32) for field in statistics)
+        self._pending.append(ids.to(self.device, torch.int64), torch.stack([loss, confidence, correct], dim=1))
 
     def add_prediction(self, ids: Tensor, batch: Prediction) -> None:
         """Record a batch whose statistics follow from its logits; they may be computed together with later ones.
@@ -100,8 +96,7 @@ class Recorder:
     def restore(self, measurements: Measurements) -> None:
         """Take over this rank's share of what all ranks had measured, as `gathered` gave it."""
         self.clear()
-        ids, figures = (rows[rank() :: world_size()].to(self.device) for rows in measurements)
-        self._pending.append(Measurements(ids.to(self._pending.id_dtype), figures))
+        self._pending.append_packed(Measurements(*(rows[rank() :: world_size()] for rows in measurements)))
 
     def clear(self) -> None:
         """Forget everything."""
