@@ -5,12 +5,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+import hf_kakurenbo
 from hf_kakurenbo import HidingArguments
 from hf_kakurenbo.hiding import create_policy
 from hf_kakurenbo.hiding.policies import base
+from hf_kakurenbo.hiding.statistics import TASKS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -53,6 +57,23 @@ def test_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing
+
+
+def test_the_names_of_tasks_are_those_that_have_a_rule():
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    names = page[page.index("The names: ") : page.index("For anything else (detection")]
+    assert sorted(re.findall(r"`(\w+)`", names)) == sorted(TASKS)
+
+
+def test_a_statistics_function_of_your_own_measures_a_batch():
+    block = code_blocks("docs/tasks.md")[1]
+    scope: dict = {"hf_kakurenbo": hf_kakurenbo, "torch": torch, "KakurenboConfig": lambda **options: options}
+    exec(block.replace("KakurenboConfig(...,", "KakurenboConfig("), scope)
+    outputs = SimpleNamespace(prediction=torch.tensor([[1.0, 2.0], [0.0, 0.0]]))
+    loss, correct, confidence = scope["my_statistics"](outputs, {"target": torch.tensor([[1.0, 2.0], [3.0, 1.0]])})
+    assert loss.tolist() == [0.0, 5.0]
+    assert correct.tolist() == [True, False]
+    assert confidence.tolist() == [1.0, 1.0]
 
 
 def test_the_options_in_the_readme_are_those_of_the_config():
