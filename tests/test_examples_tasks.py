@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -73,7 +74,8 @@ def jobs(tmp_path_factory):
     plain = ",".join(str(with_base_class(script, theirs)) for script in SCRIPTS)
     commands = [[sys.executable, "-c", ONE_AFTER_ANOTHER, plain, *small, "--hiding_policy", "none"]]
     commands += [command(script, *small) for script in SCRIPTS]
-    done = together(commands, ours, PYTHONPATH=str(EXAMPLES))
+    path = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    done = together(commands, ours, PYTHONPATH=path)
     for each in done:
         assert each.returncode == 0, each.stderr
     return dict(zip(SCRIPTS, done[1:], strict=True)), ours, theirs
