@@ -10,7 +10,7 @@ and without hiding, and compares the two. Nothing is downloaded; it takes about 
     python examples/question_answering.py options.json
 
 Data of one's own are as SQuAD's: questions, contexts, and answers `{"text": [...], "answer_start": [...]}`. A context
-is cut at `--max_seq_length`; a question whose answer is cut off has none.
+is cut at `--max_seq_length`; a question whose answer is cut off is trained on as one without an answer.
 
 Several processes: `accelerate launch --num_processes 4 examples/question_answering.py ...` on as many GPUs, and
 `accelerate_configs/two_cpu_processes.yaml` for two on the CPU.
@@ -87,6 +87,9 @@ class DataTrainingArguments(TextDataArguments):
         default=384, metadata={"help": "A question and its context are cut to so many tokens together."}
     )
     max_answer_length: int = field(default=30, metadata={"help": "An answer has so many tokens at most."})
+    version_2_with_negative: bool = field(
+        default=False, metadata={"help": "Some questions have no answer, as in the second version of SQuAD."}
+    )
 
 
 # ---- The questions of the job without arguments ----
@@ -168,7 +171,11 @@ def locate(answers: Mapping[str, Sequence[Any]], offsets: Sequence[tuple[int, in
 
 
 def best_span(
-    start_logits: np.ndarray, end_logits: np.ndarray, offsets: Sequence[Sequence[int] | None], longest: int
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    offsets: Sequence[Sequence[int] | None],
+    longest: int,
+    may_be_none: bool = False,
 ) -> tuple[int, int]:
     """The characters of the likeliest answer in the context: the first, and the one after the last.
 
@@ -177,6 +184,10 @@ def best_span(
         end_logits: (T,).
         offsets: as for `locate`.
         longest: tokens of an answer at most.
+        may_be_none: whether there can be no answer, which [CLS] stands for.
+
+    Returns:
+        Both 0 if there is no answer.
     """
     inside = np.array([token for token, place in enumerate(offsets) if place is not None], dtype=int)
     if len(inside) == 0:
@@ -184,6 +195,8 @@ def best_span(
     scores = start_logits[inside][:, None] + end_logits[inside][None, :]
     length = inside[None, :] - inside[:, None]
     scores = np.where((length >= 0) & (length < longest), scores, -np.inf)
+    if may_be_none and start_logits[0] + end_logits[0] > scores.max():
+        return 0, 0
     start, end = np.unravel_index(np.argmax(scores), scores.shape)
     return offsets[inside[start]][0], offsets[inside[end]][1]
 
@@ -209,7 +222,9 @@ def metrics_on(dataset: Dataset, data_args: DataTrainingArguments) -> Callable[[
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         figures = []
         for start, end, row in zip(*prediction.predictions, dataset, strict=True):
-            first, last = best_span(start, end, row["offsets"], data_args.max_answer_length)
+            first, last = best_span(
+                start, end, row["offsets"], data_args.max_answer_length, data_args.version_2_with_negative
+            )
             found = row[data_args.context_column_name][first:last]
             answers = row[data_args.answer_column_name]["text"] or [""]
             figures.append([max(figure(found, each) for each in answers) for figure in (exact_match, overlap)])

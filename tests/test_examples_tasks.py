@@ -246,6 +246,9 @@ def test_what_is_found_is_what_was_located(example):
     # [CLS] has the highest logits, and is no part of the context.
     assert module.best_span(*logits, offsets, longest=3) == (9, 14)
     assert module.best_span(*logits, offsets, longest=2) != (9, 14)
+    assert module.best_span(*logits, offsets, longest=3, may_be_none=True) == (0, 0)
+    logits[:, 0] = 4
+    assert module.best_span(*logits, offsets, longest=3, may_be_none=True) == (9, 14)
     assert module.locate({"text": [], "answer_start": []}, offsets) == (0, 0)
     assert module.locate({"text": ["')"], "answer_start": [13]}, offsets[:-2]) == (0, 0)
     assert module.best_span(*logits[:, :3], [None, None, None], longest=3) == (0, 0)
