@@ -7,26 +7,25 @@ begun a step that comes after a meeting without having been there will not come 
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
+import uuid
 from contextlib import suppress
 from typing import Any
 
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
-from .hiding.distributed import rank, world_size
+from .hiding.distributed import from_rank_0, rank, world_size
 
 # Between two looks of a waiting rank at the others, and between two words of a rank about where it is.
 _SECONDS = 5.0
-
-_sessions = itertools.count()
 
 
 class RollCall:
     """Keeps count of the steps and the meetings of this rank, and of the others while it waits for them.
 
-    Made on every rank at the start of a training, and left at its end. With one process it does nothing.
+    Made on every rank at the start of a training (a collective call), and left at its end. With one process it does
+    nothing.
     """
 
     def __init__(self) -> None:
@@ -37,7 +36,9 @@ class RollCall:
         self._ended = threading.Event()
         if world_size() > 1:
             # Not public, but the one way to words between ranks that no device and no other collective call waits for.
-            self._store = PrefixStore(f"kakurenbo/{next(_sessions)}", _get_default_store())
+            # A name of its own, since the store of a launcher outlives the attempts of a training.
+            session = from_rank_0(uuid.uuid4().hex)
+            self._store = PrefixStore(f"kakurenbo/{session}", _get_default_store())
             self._tell()
             threading.Thread(target=self._keep_telling, daemon=True).start()
 
