@@ -364,3 +364,39 @@ def test_questions_are_of_the_standard_library(example):
     answers = dict(zip(questions["prompt"], questions["completion"], strict=True))
     assert answers["What does math.sqrt do?"] == " Return the square root of x."
     assert all(answer.strip() and "\n" not in answer for answer in answers.values())
+
+
+# ---- The benchmark ----
+
+
+def test_the_benchmark_pairs_what_it_compares(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(EXAMPLES / "benchmarks"), str(EXAMPLES), *sys.path])
+    module = importlib.import_module("tasks")
+    asked = []
+
+    def train(job, seed, epochs, options):
+        asked.append((seed, epochs, options.get("hiding_policy")))
+        share = 1.0 if options.get("hiding_policy") == "none" else 0.75
+        return module.Figures(10 * seed + share, share, 1 - share, 2 * share * epochs)
+
+    monkeypatch.setattr(module, "train", train)
+    ways = {module.PLAIN: {"hiding_policy": "none"}, module.DEFAULT: {}}
+    found = [module.one_seed(None, ways, seed, epochs=8) for seed in (0, 1)]
+    assert asked == [(seed, *each) for seed in (0, 1) for each in ((8, "none"), (8, None), (6, "none"))]
+    job = module.Job(None, {}, ("perplexity", None), 2)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in module.table(job, found).splitlines()]
+    assert rows[0] == ["", "perplexity", "difference to without hiding", "backpropagated", "forward-only", "time"]
+    assert rows[2:] == [
+        [module.PLAIN, "6.00 ± 7.07", "", "100.0%", "0.0%", "1"],
+        [module.DEFAULT, "5.75 ± 7.07", "-0.25 ± 0.00", "75.0%", "25.0%", "0.75 ± 0.00"],
+        [module.SHORTER, "6.00 ± 7.07", "+0.00 ± 0.00", "75.0%", "0.0%", "0.75 ± 0.00"],
+    ]
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("task", ["segmentation", "causal", "masked"])
+def test_the_benchmark_runs(task):
+    program = [sys.executable, str(EXAMPLES / "benchmarks" / "tasks.py"), task, "--quick"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert "| without hiding | " in done.stdout
+    assert "| without hiding, shorter | " in done.stdout

@@ -60,7 +60,7 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
 WAYS["masked"] = WAYS["causal"]
 """The options of each way of hiding, by task and name; the first two of a task are `PLAIN` and `DEFAULT`."""
 
-EPOCHS = {"segmentation": 15, "causal": 10, "masked": 20}
+EPOCHS = {"segmentation": 15, "causal": 10, "masked": 10}
 SAMPLES = {"segmentation": 450, "causal": 1000, "masked": 1000}
 """Trained on in an epoch, at most."""
 QUICK_EPOCHS, QUICK_SAMPLES = 3, 48
