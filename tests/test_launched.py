@@ -22,6 +22,8 @@ def launch(folder, processes, what, restarts=0, run="first"):
     command += ["--max-restarts", str(restarts), "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     command += ["--rdzv-id", run, "--monitor-interval", "1", str(tests / "launched.py"), str(folder), what]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    # Else a restarted worker may read where those of the attempt before were to be found (PyTorch's issue 135712).
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stderr
 
