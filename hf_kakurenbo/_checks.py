@@ -6,7 +6,8 @@ from torch.utils.data import IterableDataset
 from transformers import Trainer
 
 from ._other_trainers import refuse_losses_of_batches
-from .config import hiding_arguments, resolve_statistics_function
+from .config import create_configured_policy, hiding_arguments, resolve_statistics_function
+from .data import SampleStream
 
 
 def refuse_what_cannot_be_honoured(trainer: Trainer) -> None:
@@ -22,6 +23,12 @@ def refuse_what_cannot_be_honoured(trainer: Trainer) -> None:
         raise ValueError(
             f"The training dataset ({type(dataset).__name__}) has no length and is no stream "
             '(torch.utils.data.IterableDataset). Give it a `__len__`, or set hiding_policy="none".'
+        )
+    policy = create_configured_policy(hiding_arguments(args))
+    if isinstance(dataset, SampleStream) and policy is not None and policy.repeats_samples:
+        raise ValueError(
+            f"hiding_policy={hiding_arguments(args).hiding_policy!r} draws samples more than once, and a stream gives "
+            "each once. Load the dataset map-style (`streaming=False`), or choose another policy."
         )
     if isinstance(dataset, IterableDataset) and args.train_sampling_strategy == "group_by_length":
         raise ValueError(

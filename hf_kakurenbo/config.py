@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,8 +48,12 @@ class HidingArguments:
     hiding_warmup_epochs: int = field(
         default=1, metadata={"help": "Epochs at the start in which nothing is hidden, 0 or more."}
     )
-    confidence_threshold: float = field(
-        default=0.7, metadata={"help": "Tau: a candidate predicted with less confidence moves back, in [0, 1]."}
+    confidence_threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "Tau: a sample predicted with less confidence is not hidden, in [0, 1]. By default the policy's "
+            "own: 0.7 for kakurenbo, 0.9 for spaced_repetition, 0.95 for coin."
+        },
     )
     move_back: bool = field(
         default=True, metadata={"help": "Move wrong and unsure candidates back; off, the loss alone decides."}
@@ -63,7 +68,11 @@ class HidingArguments:
         default=True, metadata={"help": "Multiply the learning rate by 1 / (1 - the share hidden in the epoch)."}
     )
     refresh_interval: int = field(
-        default=1, metadata={"help": "Look at the hidden samples, forward only, every so many epochs; 1 or more."}
+        default=1, metadata={"help": "Look at the hidden samples, forward only, every so many epochs; 0 for never."}
+    )
+    policy_options: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Options that the policy alone has, as JSON: '{\"max_interval\": 4}'. See docs/policies.md."},
     )
     ledger_precision: str = field(
         default="auto",
@@ -113,12 +122,14 @@ class KakurenboConfig(HidingArguments, TrainingArguments):
         fraction_milestones: shares of the training at which the next factor of F starts; from 0, rising, below 1.
         fraction_factors: the factors of F, each in [0, 1], one for each milestone.
         hiding_warmup_epochs: epochs at the start in which nothing is hidden, 0 or more.
-        confidence_threshold: tau, in [0, 1]; a candidate predicted with less confidence moves back.
+        confidence_threshold: tau, in [0, 1]; a sample predicted with less confidence is not hidden. None for the
+            policy's own: 0.7 for `"kakurenbo"`, 0.9 for `"spaced_repetition"`, 0.95 for `"coin"`.
         move_back: off, the loss alone decides.
         accuracy_threshold: the share of right tokens (token classification, language modelling) or pixels
             (segmentation) from which on a sample counts as predicted correctly, in [0, 1].
         lr_compensation: multiply the learning rate by 1 / (1 − the share hidden in the epoch).
-        refresh_interval: look at the hidden samples, forward only, every so many epochs; 1 or more.
+        refresh_interval: look at the hidden samples, forward only, every so many epochs; 0 for never.
+        policy_options: options that the policy alone has, by name, or the JSON of such a dict; see `docs/policies.md`.
         ledger_precision: `"full"`, 12 bytes a sample and rank; `"compact"`, 6 bytes, loss and confidence in half
             precision; `"auto"`, compact from 100 million samples on.
         sample_id_column: the column of a stream with the ids of its samples, integers from 0, and the entry of a batch
@@ -146,7 +157,24 @@ def create_configured_policy(options: HidingArguments) -> HidingPolicy | None:
     """
     if options.hiding_policy == NO_HIDING:
         return None
-    return create_policy(options.hiding_policy, vars(options))
+    # The policy's random numbers follow the seed that the order of the samples follows.
+    given = vars(options)
+    data_seed = given.get("data_seed")
+    seed = given.get("seed") if data_seed is None else data_seed
+    return create_policy(options.hiding_policy, {**given, "seed": seed}, _policy_options(options))
+
+
+def _policy_options(options: HidingArguments) -> dict[str, Any]:
+    given = options.policy_options
+    try:
+        parsed = json.loads(given) if isinstance(given, str) else given
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"policy_options={given!r} is no JSON ({error}): write it as '{{\"name\": value}}'."
+        ) from error
+    if parsed is not None and not isinstance(parsed, dict):
+        raise ValueError(f"policy_options={given!r} must be a dict of the policy's own options, by name.")
+    return parsed or {}
 
 
 def named_task(options: HidingArguments) -> str | None:

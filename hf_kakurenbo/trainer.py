@@ -64,6 +64,7 @@ from .hiding.checkpoint import load_state, save_state
 from .hiding.distributed import any_rank, rank, require_agreement, world_size
 from .hiding.schedule import EpochPlan, SchedulerStart, plan_epoch
 from .hiding.statistics import Prediction, StatisticsMatcher
+from .hiding.weighting import require_weighable, weighed_loss
 
 logger = logging.getLogger(__name__)
 
@@ -257,8 +258,11 @@ class KakurenboMixin(_Base):
     ) -> Tensor | tuple[Tensor, Any]:
         """Exactly Trainer's loss; beside it, the statistics of the batch are recorded.
 
+        Only of a policy that gives weights the loss is another: see `hiding.weighting`.
+
         Raises:
-            ValueError: there are no labels, or no rule gives the statistics of what the model returned.
+            ValueError: there are no labels, or no rule gives the statistics of what the model returned, or the policy
+                gives weights and the samples have no loss of their own.
         """
         training = self._training
         if training is None or training.batch_ids is None:
@@ -268,10 +272,15 @@ class KakurenboMixin(_Base):
         if training.fused_loss:
             with last_outputs(model) as outputs:
                 computed = super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
-            training.run.record(ids.samples, self._measure(training, ids, outputs[0], batch))
+            measured = self._measure(training, ids, outputs[0], batch)
+            training.run.record(ids.samples, measured)
+            if training.run.policy.weighs_samples or training.run.weights is not None:
+                require_weighable(measured)
             return computed
         loss, outputs = super().compute_loss(model, inputs, True, *args, **kwargs)
-        training.run.record(ids.samples, self._measure(training, ids, outputs, batch))
+        measured = self._measure(training, ids, outputs, batch)
+        training.run.record(ids.samples, measured)
+        loss = _weighed(training.run, loss, ids, measured)
         return (loss, outputs) if return_outputs else loss
 
     def _measure(
@@ -528,6 +537,7 @@ class KakurenboMixin(_Base):
         text = training.resumed.get("random_state") if goes_on else None
         random_state = RandomState.from_json(text) if text else None
         training.dropped = training.dropped if goes_on else 0
+        _hand_over_repeats(run, sampler)
         sampler.begin_epoch(epoch, run.ledger.hidden, random_state, batches_done, training.dropped)
         # What a resumed epoch hides was settled when it began.
         while not goes_on and self._leaves_a_batch_of_one(training):
@@ -536,6 +546,7 @@ class KakurenboMixin(_Base):
         if not goes_on and len(training.loader) == 0 and run.ledger.num_hidden:
             logger.warning("The visible samples do not fill one batch in epoch %d: nothing is hidden in it.", epoch)
             run.hide_nothing()
+            _hand_over_repeats(run, sampler)
             sampler.hide_less(run.ledger.hidden)
         batches = len(training.loader)
         require_agreement({"batches": batches, "digest of the order": sampler.digest()}, self.args.device, moment)
@@ -730,6 +741,29 @@ class KakurenboTrainer(KakurenboMixin, Trainer):
     Put it in the place of `Trainer`; nothing else in the script changes. With `KakurenboConfig` in the place of
     `TrainingArguments` the options of hiding become arguments and command-line flags.
     """
+
+
+def _weighed(run: HidingRun, loss: Tensor, ids: BatchIds, measured: SampleStatistics | Prediction) -> Tensor:
+    """The loss of a training batch by the weights of its samples; of a refresh, or where there are none, as it is."""
+    if run.epoch_finished:
+        return loss
+    weights = run.weights_of(ids.samples)
+    if weights is None:
+        if run.policy.weighs_samples:
+            require_weighable(measured)  # not first in the epoch that has weights
+        return loss
+    return weighed_loss(loss, measured, weights)
+
+
+def _hand_over_repeats(run: HidingRun, sampler: VisibleSampler | SampleStream) -> None:
+    if isinstance(sampler, VisibleSampler):
+        sampler.repeats = run.repeats
+    elif run.repeats is not None:
+        raise ValueError(
+            f"{type(run.policy).__name__} draws samples more than once, which a stream cannot. Load the dataset "
+            "map-style (`streaming=False`), and set `repeats_samples = True` in the policy, so that this is told at "
+            "once."
+        )
 
 
 class _HidingCallback(TrainerCallback):

@@ -8,7 +8,7 @@ import pytest
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArguments
 
 from hf_kakurenbo import HidingArguments, KakurenboConfig, SampleStatistics
-from hf_kakurenbo.config import hiding_arguments, resolve_statistics_function
+from hf_kakurenbo.config import create_configured_policy, hiding_arguments, resolve_statistics_function
 
 DEFAULTS = {
     "hiding_policy": "kakurenbo",
@@ -16,11 +16,12 @@ DEFAULTS = {
     "fraction_milestones": [0.0, 0.3, 0.6, 0.8],
     "fraction_factors": [1.0, 0.8, 0.6, 0.4],
     "hiding_warmup_epochs": 1,
-    "confidence_threshold": 0.7,
+    "confidence_threshold": None,
     "move_back": True,
     "accuracy_threshold": 0.9,
     "lr_compensation": True,
     "refresh_interval": 1,
+    "policy_options": None,
     "ledger_precision": "auto",
     "sample_id_column": "sample_id",
     "num_samples": None,
@@ -53,6 +54,12 @@ def test_defaults(tmp_path):
         (["--move_back", "false"], "move_back", False),
         (["--no_lr_compensation"], "lr_compensation", False),
         (["--refresh_interval", "2"], "refresh_interval", 2),
+        (["--refresh_interval", "0"], "refresh_interval", 0),
+        (
+            ["--hiding_policy", "spaced_repetition", "--policy_options", '{"max_interval": 4}'],
+            "policy_options",
+            '{"max_interval": 4}',
+        ),
         (["--ledger_precision", "compact"], "ledger_precision", "compact"),
         (["--sample_id_column", "row"], "sample_id_column", "row"),
         (["--num_samples", "1000"], "num_samples", 1000),
@@ -78,6 +85,14 @@ def test_every_flag_has_a_help_text():
     [
         ({"max_hidden_fraction": 1.0}, r"max_hidden_fraction=1.0 is not in \[0, 1\)"),
         ({"hiding_policy": "kakurenbu"}, "Did you mean 'kakurenbo'"),
+        ({"policy_options": "max_interval=4"}, "policy_options='max_interval=4' is no JSON.*write it as"),
+        ({"policy_options": "[4]"}, r"policy_options='\[4\]' must be a dict"),
+        ({"policy_options": {"max_interval": 4}}, "'max_interval', which hiding_policy='kakurenbo' does not take"),
+        (
+            {"hiding_policy": "spaced_repetition", "policy_options": {"max_intervall": 4}},
+            "Did you mean 'max_interval'",
+        ),
+        ({"hiding_policy": "coin", "policy_options": {"hiding_probability": 2}}, "hiding_probability=2 is not in"),
         ({"ledger_precision": "half"}, "ledger_precision='half' must be 'full'.*'compact'.*'auto'"),
         ({"sample_id_column": ""}, "sample_id_column is empty"),
         ({"num_samples": 0}, "num_samples=0 must be at least 1"),
@@ -96,9 +111,31 @@ def test_a_wrong_value_is_told_at_construction(tmp_path, options, message):
         KakurenboConfig(output_dir=str(tmp_path), **options)
 
 
+@pytest.mark.parametrize(
+    ("policy", "threshold"), [("kakurenbo", 0.7), ("spaced_repetition", 0.9), ("coin", 0.95)], ids=str
+)
+def test_a_confidence_threshold_that_is_not_given_is_the_policys_own(tmp_path, policy, threshold):
+    assert create_configured_policy(parse(tmp_path, "--hiding_policy", policy)).confidence_threshold == threshold
+    given = parse(tmp_path, "--hiding_policy", policy, "--confidence_threshold", "0.5")
+    assert create_configured_policy(given).confidence_threshold == 0.5
+
+
+@pytest.mark.parametrize("options", ['{"max_interval": 4, "seed": 9}', {"max_interval": 4, "seed": 9}], ids=type)
+def test_options_of_the_policy_alone(tmp_path, options):
+    config = KakurenboConfig(output_dir=str(tmp_path), hiding_policy="spaced_repetition", policy_options=options)
+    policy = create_configured_policy(config)
+    assert (policy.max_interval, policy.seed) == (4, 9)
+    assert json.loads(config.to_json_string())["policy_options"] == options
+
+
+@pytest.mark.parametrize(("flags", "seed"), [(["--seed", "5"], 5), (["--seed", "5", "--data_seed", "0"], 0)], ids=str)
+def test_chance_is_of_the_seed_of_the_data(tmp_path, flags, seed):
+    assert create_configured_policy(parse(tmp_path, "--hiding_policy", "random", *flags)).seed == seed
+
+
 def test_a_wrong_flag_ends_with_the_message(tmp_path):
-    with pytest.raises(ValueError, match="refresh_interval=0"):
-        parse(tmp_path, "--refresh_interval", "0")
+    with pytest.raises(ValueError, match="refresh_interval=-1"):
+        parse(tmp_path, "--refresh_interval", "-1")
 
 
 @pytest.mark.parametrize("function", [statistics, "test_config:statistics"], ids=["function", "name"])

@@ -106,7 +106,7 @@ def test_a_large_ledger(losses):
     assert set(selection.hidden.nonzero().squeeze(1).tolist()) == set(expected.tolist())
 
 
-@pytest.mark.parametrize(("interval", "epochs"), [(1, [0, 1, 2, 3]), (2, [1, 3]), (3, [2])])
+@pytest.mark.parametrize(("interval", "epochs"), [(1, [0, 1, 2, 3]), (2, [1, 3]), (3, [2]), (0, [])])
 def test_refresh_interval(interval, epochs):
     policy = KakurenboPolicy(refresh_interval=interval)
     assert [epoch for epoch in range(4) if policy.wants_refresh(epoch)] == epochs
@@ -121,7 +121,7 @@ def test_refresh_interval(interval, epochs):
         ({"confidence_threshold": -0.1}, r"confidence_threshold=-0.1 is not in \[0, 1\]"),
         ({"confidence_threshold": float("nan")}, "confidence_threshold=nan"),
         ({"max_hidden_fraction": float("nan")}, "max_hidden_fraction=nan"),
-        ({"refresh_interval": 0}, "refresh_interval=0 must be a whole number of epochs, 1 or more"),
+        ({"refresh_interval": -1}, "refresh_interval=-1 must be a whole number of epochs: 1 looks.*0 never"),
         ({"refresh_interval": 1.5}, "refresh_interval=1.5"),
         ({"hiding_warmup_epochs": -1}, "hiding_warmup_epochs=-1 must be a whole number"),
         ({"fraction_milestones": [0.0, 0.5]}, "2 values.*4.*one factor for each milestone"),

@@ -47,6 +47,9 @@ class VisibleSampler(Sampler[int]):
         self.epoch = 0
         self.random_state: RandomState | None = None
         """The generator states from which the epoch's order was drawn; None before the draw."""
+        self.repeats: Tensor | None = None
+        """(N,) integers, how often the visible samples come in an epoch, at least once each; None for once. To be set
+        before the epoch begins. The order with the repetitions is shuffled once more."""
         self._hidden: np.ndarray | None = None
         self._order: np.ndarray | None = None
         self._dropped = 0
@@ -71,7 +74,7 @@ class VisibleSampler(Sampler[int]):
         """
         self.epoch, self._dropped = epoch, dropped
         self.random_state, self._order = None, None
-        self._hidden = hidden.numpy().copy() if bool(hidden.any()) else None
+        self._hidden = hidden.numpy().copy() if bool(hidden.any()) or self.repeats is not None else None
         if random_state is None and self._hidden is None:
             return
         if random_state is None:
@@ -130,7 +133,11 @@ class VisibleSampler(Sampler[int]):
             self.sampler.set_epoch(self.epoch)
         self.random_state = RandomState.capture()
         order = _whole_order(self.sampler)
-        self._order = (order if self._hidden is None else _without(order, self._hidden))[self._dropped :]
+        if self._hidden is not None:
+            order = _without(order, self._hidden)
+        if self.repeats is not None:
+            order = _repeated(order, self.repeats.numpy(), self.epoch)
+        self._order = order[self._dropped :]
         return self._order
 
 
@@ -186,6 +193,13 @@ def _without(order: np.ndarray, hidden: np.ndarray) -> np.ndarray:
         order[end : end + len(visible)] = visible
         end += len(visible)
     return order[:end]
+
+
+def _repeated(order: np.ndarray, repeats: np.ndarray, epoch: int) -> np.ndarray:
+    """An order in which each id comes as often as it shall, not all times in a row."""
+    repeated = np.repeat(order, np.maximum(repeats[order], 1))
+    np.random.default_rng(epoch).shuffle(repeated)
+    return repeated
 
 
 def in_chunks(ids: np.ndarray) -> Iterator[int]:

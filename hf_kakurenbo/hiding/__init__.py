@@ -6,7 +6,21 @@ It stands alone: `docs/method.md` shows it in a hand-written PyTorch loop.
 from .compact_ledger import CompactLedger, create_ledger
 from .ledger import SampleLedger
 from .measurements import Measurements
-from .policies import HidingPolicy, KakurenboPolicy, Selection, create_policy, list_policies, register_policy
+from .policies import (
+    CoinPolicy,
+    ForgettingPolicy,
+    HidingPolicy,
+    ImportancePolicy,
+    InfoBatchPolicy,
+    KakurenboPolicy,
+    RandomPolicy,
+    Selection,
+    SelectiveBackpropPolicy,
+    SpacedRepetitionPolicy,
+    create_policy,
+    list_policies,
+    register_policy,
+)
 from .recorder import Recorder
 from .refresh import forward_only
 from .run import HidingRun
@@ -27,16 +41,23 @@ from .statistics import (
 
 __all__ = [
     "AlignedScheduler",
+    "CoinPolicy",
     "CompactLedger",
+    "ForgettingPolicy",
     "HiddenFractionSchedule",
     "HidingPolicy",
     "HidingRun",
+    "ImportancePolicy",
+    "InfoBatchPolicy",
     "KakurenboPolicy",
     "Measurements",
+    "RandomPolicy",
     "Recorder",
     "SampleLedger",
     "SampleStatistics",
     "Selection",
+    "SelectiveBackpropPolicy",
+    "SpacedRepetitionPolicy",
     "StatisticsFunction",
     "StatisticsMatcher",
     "compensated_learning_rate_scale",

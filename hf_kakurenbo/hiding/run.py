@@ -29,6 +29,10 @@ _SAVED_SCALARS = (
     "training_seconds",
 )
 
+_SAVED_SELECTION = ("weights", "repeats")
+
+_POLICY_PREFIX = "policy."
+
 
 class HidingRun:
     """The state of one training: begin an epoch, record its batches, finish it, refresh what it hid.
@@ -46,6 +50,8 @@ class HidingRun:
         epoch_finished: whether its batches are done and their figures are in the ledger.
         batches_done: how many of its batches were trained on, on this rank.
         candidates: how many samples the policy considered hiding in it.
+        weights: (N,) float32, by how much the gradients of its samples count; None for each by 1.
+        repeats: (N,) int32, how often each of its samples is drawn; None for each visible one once.
         time_saved: estimated seconds saved so far, against the same epochs with nothing hidden.
         trained_samples: samples trained on so far, on all ranks together.
         refreshed_samples: samples looked at forward-only so far.
@@ -68,6 +74,8 @@ class HidingRun:
         self.epoch_finished = True
         self.batches_done = 0
         self.candidates = 0
+        self.weights: Tensor | None = None
+        self.repeats: Tensor | None = None
         self.time_saved = 0.0
         self.trained_samples = 0
         self.refreshed_samples = 0
@@ -86,10 +94,17 @@ class HidingRun:
 
     @property
     def lr_scale(self) -> float:
-        """By how much this epoch's learning rate is multiplied."""
-        if not self.compensate_learning_rate:
+        """By how much this epoch's learning rate is multiplied: 1 where weights stand for what is hidden."""
+        if not self.compensate_learning_rate or self.weights is not None or self.repeats is not None:
             return 1.0
         return compensated_learning_rate_scale(len(self.ledger), self.ledger.num_hidden)
+
+    def weights_of(self, ids: Tensor) -> Tensor | None:
+        """By how much the gradients of some samples, (B,) integers, count in this epoch: (B,); None for each by 1."""
+        if self.weights is None or self.epoch_finished:
+            return None
+        self.weights = self.weights.to(ids.device)  # once: a transfer for each batch would wait for the device
+        return self.weights[ids]
 
     def begin_epoch(self, epoch: int, progress: float) -> None:
         """Choose what the epoch hides.
@@ -103,6 +118,7 @@ class HidingRun:
         self.ledger.hide(selection.hidden)
         self.epoch, self.epoch_finished, self.batches_done = epoch, False, 0
         self.candidates = selection.candidates
+        self.weights, self.repeats = selection.weights, selection.repeats
         self._measured_before = 0
         self.training_seconds, self.refresh_seconds = 0.0, 0.0
         self.selection_seconds = time.perf_counter() - started
@@ -111,6 +127,7 @@ class HidingRun:
     def hide_nothing(self) -> None:
         """Take the epoch's selection back, before its first batch."""
         self.ledger.unhide()
+        self.weights = self.repeats = None
 
     def move_back_one(self) -> None:
         """Show one more sample in this epoch: of the hidden ones, that of the highest loss (then of the lowest id)."""
@@ -166,7 +183,12 @@ class HidingRun:
         """
         self.training_seconds = self.training_seconds
         # What is measured beyond the epoch's samples is padding, which fills up the last batch of several ranks.
+        observes = self.policy.observes
+        if seen is None and observes:
+            seen = torch.zeros_like(self.ledger.hidden)
         measured = self.recorder.merge_into(self.ledger, seen)
+        if seen is not None and observes:
+            self.policy.observe(self.ledger, seen.numpy(), self.epoch)
         trained = min(measured, self._samples)
         self.epoch_finished = True
         self.trained_samples += trained
@@ -215,16 +237,39 @@ class HidingRun:
         """Tensors and scalars from which `load_state` goes on; a collective call."""
         pending = self.recorder.gathered()
         tensors = {**self.ledger.state_dict(), "pending_ids": pending.ids, "pending_figures": pending.figures}
+        if not self.epoch_finished:
+            selected = {name: getattr(self, name) for name in _SAVED_SELECTION}
+            tensors.update({name: tensor for name, tensor in selected.items() if tensor is not None})
+        tensors.update({_POLICY_PREFIX + name: tensor for name, tensor in self.policy.state_dict().items()})
         return tensors, {name: getattr(self, name) for name in _SAVED_SCALARS}
 
     def load_state(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
         """Take over what `state` gave, on any number of ranks.
 
         Raises:
-            ValueError: it belongs to another number of samples.
+            ValueError: it belongs to another number of samples, or to a policy with a state of another kind.
         """
         self.ledger.load_state_dict(tensors)
+        self._load_policy_state(tensors)
+        for name in _SAVED_SELECTION:
+            setattr(self, name, tensors.get(name))
         self.recorder.restore(Measurements(tensors["pending_ids"], tensors["pending_figures"]))
         self._measured_before = tensors["pending_ids"].numel()
         for name in _SAVED_SCALARS:
             setattr(self, name, scalars[name])
+
+    def _load_policy_state(self, tensors: dict[str, Tensor]) -> None:
+        state = {
+            name.removeprefix(_POLICY_PREFIX): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_POLICY_PREFIX)
+        }
+        if not state:
+            return  # the first epoch had not ended, or the policy knows nothing beside the ledger
+        try:
+            self.policy.load_state_dict(state)
+        except KeyError as error:
+            raise ValueError(
+                f"It was saved with another hiding_policy: {type(self.policy).__name__} looks for {error}, one of the "
+                f"figures that it keeps of each sample, and finds {', '.join(map(repr, state))}."
+            ) from error

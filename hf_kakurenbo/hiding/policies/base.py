@@ -6,8 +6,9 @@ import difflib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from ..ledger import SampleLedger
@@ -20,6 +21,10 @@ class Selection(NamedTuple):
     """(N,) bool: the samples to leave out. At least one sample stays."""
     candidates: int
     """How many samples were considered for it; those not hidden were moved back."""
+    weights: Tensor | None = None
+    """(N,) float32: by how much the gradient of a visible sample counts. None: each by 1."""
+    repeats: Tensor | None = None
+    """(N,) int32: how often a sample is drawn, 0 for the hidden ones. None: each visible one once."""
 
     @property
     def moved_back(self) -> int:
@@ -30,8 +35,16 @@ class Selection(NamedTuple):
 class HidingPolicy(ABC):
     """Decides, before each epoch, which samples it leaves out.
 
-    A policy is deterministic: with the same ledger every rank decides the same.
+    A policy is deterministic: with the same ledger, and the same state of its own, every rank decides the same. What
+    it decides at random it draws from a generator made of (seed, epoch) alone.
+
+    Attributes:
+        weighs_samples: whether it gives weights, so that a loss without any is refused before the first epoch ends.
+        repeats_samples: whether it draws samples more than once, which a stream cannot.
     """
+
+    weighs_samples: ClassVar[bool] = False
+    repeats_samples: ClassVar[bool] = False
 
     @abstractmethod
     def select(self, ledger: SampleLedger, epoch: int, progress: float) -> Selection:
@@ -46,6 +59,33 @@ class HidingPolicy(ABC):
     @abstractmethod
     def wants_refresh(self, epoch: int) -> bool:
         """Whether the samples hidden in this epoch are looked at, forward only, at its end."""
+
+    # ---- What a policy knows beside the ledger: for most, nothing ----
+
+    def observe(self, ledger: SampleLedger, trained: np.ndarray, epoch: int) -> None:  # noqa: B027 (optional)
+        """Learn what an epoch has trained, before its hidden samples are refreshed.
+
+        Args:
+            ledger: with the figures of the epoch; not to be changed.
+            trained: (N,) bool, the samples that went through a training step in the epoch; not to be changed.
+            epoch: its index, from 0.
+        """
+
+    @property
+    def observes(self) -> bool:
+        """Whether `observe` does anything: for those where it does not, nobody notes which samples were trained."""
+        return type(self).observe is not HidingPolicy.observe
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What `load_state_dict` needs to go on, per-sample tensors by name. Every checkpoint saves it."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027 (optional)
+        """Take over `state_dict`.
+
+        Raises:
+            KeyError: it is the state of another policy.
+        """
 
 
 PolicyClass = TypeVar("PolicyClass", bound=type[HidingPolicy])
@@ -74,17 +114,35 @@ def list_policies() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def create_policy(name: str, options: Mapping[str, Any]) -> HidingPolicy:
-    """Build the policy of a name from those of the options that its constructor takes.
+def create_policy(
+    name: str, options: Mapping[str, Any], policy_options: Mapping[str, Any] | None = None
+) -> HidingPolicy:
+    """Build the policy of a name.
+
+    Args:
+        name: as registered.
+        options: those of them that its constructor takes are handed in; one that is None is left at its default.
+        policy_options: options for this policy alone, each of which its constructor must take; they come first.
 
     Raises:
-        ValueError: no policy has the name, or an option is out of its range.
+        ValueError: no policy has the name or the option, or an option is out of its range.
     """
     if name not in _REGISTRY:
         known = ["none", *list_policies()]
-        nearest = difflib.get_close_matches(str(name), known, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        hint = _nearest(name, known)
         raise ValueError(f"Unknown hiding_policy {name!r}.{hint} Known policies: {', '.join(map(repr, known))}.")
-    policy = _REGISTRY[name]
-    accepted = inspect.signature(policy).parameters
-    return policy(**{option: value for option, value in options.items() if option in accepted})
+    policy, policy_options = _REGISTRY[name], policy_options or {}
+    accepted = list(inspect.signature(policy).parameters)
+    unknown = [option for option in policy_options if option not in accepted]
+    if unknown:
+        raise ValueError(
+            f"policy_options has {unknown[0]!r}, which hiding_policy={name!r} does not take."
+            f"{_nearest(unknown[0], accepted)} It takes {', '.join(map(repr, accepted)) or 'none'}."
+        )
+    given = {option: value for option, value in options.items() if option in accepted and value is not None}
+    return policy(**{**given, **policy_options})
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(str(name), known, n=1)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""

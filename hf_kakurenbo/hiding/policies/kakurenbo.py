@@ -9,6 +9,7 @@ import torch
 from ..ledger import SampleLedger
 from ..ranking import lowest_loss
 from ..schedule import HiddenFractionSchedule
+from ._options import is_due, require_refresh_interval
 from .base import HidingPolicy, Selection, register_policy
 
 
@@ -27,7 +28,11 @@ class KakurenboPolicy(HidingPolicy):
         hiding_warmup_epochs: epochs at the start in which nothing is hidden.
         confidence_threshold: tau, in [0, 1].
         move_back: False hides every candidate with a finite loss.
-        refresh_interval: the hidden samples are refreshed at the end of every so many epochs; at least 1.
+        refresh_interval: the hidden samples are refreshed at the end of every so many epochs; 0 for never.
+
+    The parts of the method can each be left out, as the paper does in its ablation (section 4.3): moving back
+    (`move_back=False`), the falling fraction (`fraction_milestones=[0], fraction_factors=[1]`), the refresh
+    (`refresh_interval=0`), and the learning rate's compensation (`lr_compensation=False`, an option of the training).
 
     Raises:
         ValueError: an argument is out of its range.
@@ -48,8 +53,7 @@ class KakurenboPolicy(HidingPolicy):
                 f"confidence_threshold={confidence_threshold} is not in [0, 1]: it is the probability below which a "
                 "candidate moves back, 0.7 in the paper."
             )
-        if refresh_interval < 1 or refresh_interval != int(refresh_interval):
-            raise ValueError(f"refresh_interval={refresh_interval} must be a whole number of epochs, 1 or more.")
+        require_refresh_interval(refresh_interval)
         self.maximum_fraction = HiddenFractionSchedule(
             max_hidden_fraction, fraction_milestones, fraction_factors, hiding_warmup_epochs
         )
@@ -70,4 +74,4 @@ class KakurenboPolicy(HidingPolicy):
 
     def wants_refresh(self, epoch: int) -> bool:
         """At the end of every `refresh_interval`-th epoch."""
-        return (epoch + 1) % self.refresh_interval == 0
+        return is_due(epoch, self.refresh_interval)

@@ -1,0 +1,108 @@
+"""Spaced repetition: a rule of this library's own, after the way in which people learn vocabulary."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..ledger import SampleLedger
+from ._options import require_epochs, require_number
+from ._random import draw_without_replacement, generator
+from .base import HidingPolicy, Selection, register_policy
+from .coin import is_known
+
+
+@register_policy("spaced_repetition")
+class SpacedRepetitionPolicy(HidingPolicy):
+    """A sample that is known is asked again after a growing pause; the asking is a training step like any other.
+
+    Each sample has an interval I, 1 at first, and an epoch in which it is due; in epoch e the samples with due > e are
+    hidden. After a sample was trained in epoch e: if it was right with a confidence of at least tau in that very
+    forward pass, I ← min(2·I, K), else I ← 1; due ← e + a uniform random integer in ⌈I / 2⌉..I, so that returns come in
+    no waves. There is no refresh: no figure that counts is stale for longer than K epochs.
+
+    It needs more than the ledger, the interval and the epochs left to rest, 2 bytes a sample, since whether a sample
+    was known the time before last is not in the ledger. If all samples would be hidden, none is.
+
+    Args:
+        confidence_threshold: tau, in [0, 1].
+        max_interval: K, the longest interval, in 1..255 epochs; 1 hides nothing.
+        max_resting_fraction: at most this share is hidden, in [0, 1]; of more that rest, it is drawn at random.
+        hiding_warmup_epochs: epochs at the start in which nothing is hidden; intervals grow in them already.
+        seed: of the pauses.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        confidence_threshold: float = 0.9,
+        max_interval: int = 8,
+        max_resting_fraction: float = 1.0,
+        hiding_warmup_epochs: int = 1,
+        seed: int = 0,
+    ) -> None:
+        require_number(
+            "confidence_threshold", confidence_threshold, "[0, 1]", "the probability from which on a sample is known"
+        )
+        require_epochs("max_interval", max_interval, 1)
+        require_number("max_interval", max_interval, "[1, 255]", "the longest pause, in epochs")
+        require_number(
+            "max_resting_fraction", max_resting_fraction, "[0, 1]", "the share of the samples that may rest at once"
+        )
+        require_epochs("hiding_warmup_epochs", hiding_warmup_epochs)
+        self.confidence_threshold = confidence_threshold
+        self.max_interval = int(max_interval)
+        self.max_resting_fraction = max_resting_fraction
+        self.warmup_epochs = hiding_warmup_epochs
+        self.seed = seed
+        self._interval: np.ndarray | None = None
+        self._rest: np.ndarray | None = None
+
+    def select(self, ledger: SampleLedger, epoch: int, progress: float) -> Selection:
+        """The samples that rest."""
+        if epoch < self.warmup_epochs or self._rest is None:
+            return Selection(torch.zeros(len(ledger), dtype=torch.bool), 0)
+        hidden = self._rest > 0
+        resting = int(np.count_nonzero(hidden))
+        most = math.floor(Fraction(str(self.max_resting_fraction)) * len(ledger))
+        if resting > most:
+            hidden = draw_without_replacement(ledger, hidden, most, generator(self.seed, epoch))
+        if hidden.all():
+            hidden[:] = False
+        return Selection(torch.from_numpy(hidden), resting)
+
+    def wants_refresh(self, epoch: int) -> bool:
+        """Never: a sample is asked when it is due."""
+        return False
+
+    def observe(self, ledger: SampleLedger, trained: np.ndarray, epoch: int) -> None:
+        """Set the pauses of the samples that were trained; the others have rested one epoch more."""
+        if self._interval is None or self._rest is None:
+            self._interval = np.ones(len(ledger), dtype=np.uint8)
+            self._rest = np.zeros(len(ledger), dtype=np.uint8)
+        # Apart from the generator of the same epoch's `select`.
+        random = np.random.default_rng([self.seed % 2**64, epoch, 1])
+        for part in ledger.parts():
+            known = is_known(ledger, part, self.confidence_threshold)
+            grown = np.minimum(2 * self._interval[part].astype(np.int64), self.max_interval)
+            interval = np.where(known, grown, 1)
+            pause = random.integers((interval + 1) // 2, interval, endpoint=True)
+            asked, rest = trained[part], self._rest[part]
+            self._interval[part] = np.where(asked, interval, self._interval[part])
+            self._rest[part] = np.where(asked, pause - 1, rest - (rest > 0))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """`interval` and `rest`, (N,) uint8 each: I, and the epochs that the sample has yet to rest."""
+        if self._interval is None or self._rest is None:
+            return {}
+        return {"interval": torch.from_numpy(self._interval), "rest": torch.from_numpy(self._rest)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over `state_dict`."""
+        self._interval, self._rest = (state[name].clone().numpy() for name in ("interval", "rest"))

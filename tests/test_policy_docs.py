@@ -1,0 +1,54 @@
+"""What the page on policies shows runs, and what it says is so."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_kakurenbo import HidingArguments
+from hf_kakurenbo.hiding import create_policy, list_policies
+from hf_kakurenbo.hiding.policies import base
+from toy import epochs, trained
+
+PAGE = (Path(__file__).parent.parent / "docs" / "policies.md").read_text(encoding="utf-8")
+
+
+def test_the_policy_with_weights_and_a_state_trains_and_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    [block] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    exec(block, {})
+    trainer = trained(tmp_path, hiding_policy="bored", num_train_epochs=8, policy_options='{"patience": 2}')
+    assert epochs(trainer)[-1]["kakurenbo/candidates"] > 20
+    assert trainer.ledger.times_hidden.sum() > 20
+    policy = trainer._training.run.policy
+    again = create_policy("bored", {}, {"patience": 2})
+    again.load_state_dict(policy.state_dict())
+    assert torch.equal(again.streak, policy.streak)
+
+
+def rows():
+    cells = [line.strip("|").split("|") for line in PAGE.splitlines() if line.startswith("| `")]
+    return {row[0].strip().strip("`"): row[1:] for row in cells}
+
+
+@pytest.mark.parametrize("name", sorted(set(list_policies()) - {"first_ids", "rank_dependent", "two_to_one"}))
+def test_the_options_of_each_policy_are_those_of_its_constructor(name):
+    takes, own = rows()[name]
+    parameters = inspect.signature(base._REGISTRY[name]).parameters
+    shared = set(re.findall(r"`(\w+)`", takes))
+    alone = dict(re.findall(r"`(\w+)` ([\w.]+)", own))
+    assert shared | set(alone) == set(parameters)
+    fields = set(HidingArguments.__dataclass_fields__) | {"seed"}
+    assert shared <= fields
+    assert not set(alone) & fields
+    for option, default in alone.items():
+        assert str(parameters[option].default).lower() == default
+    for option, default in re.findall(r"`(\w+)` \(([\d.]+)\)", takes):
+        assert str(parameters[option].default) == default
+
+
+def test_every_policy_has_a_row():
+    named = re.findall(r'^\| `"(\w+)"` \|', PAGE, re.MULTILINE)
+    assert set(named) == (set(list_policies()) | {"none"}) - {"first_ids", "rank_dependent", "two_to_one"}
