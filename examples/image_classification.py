@@ -8,8 +8,9 @@ and without hiding, and compares the two. Nothing is downloaded; it takes about 
         --model_name_or_path google/vit-base-patch16-224-in21k --max_hidden_fraction 0.3
     python examples/image_classification.py options.json
 
-Several processes: `accelerate launch --num_processes 4 examples/image_classification.py ...` on as many GPUs, and
-`accelerate_configs/two_cpu_processes.yaml` for two on the CPU.
+Several processes: `accelerate launch --config_file FILE examples/image_classification.py ...`, where FILE is one of
+`accelerate_configs/`: `single_gpu.yaml`, `multi_gpu.yaml`, `multi_node.yaml`, or `two_cpu_processes.yaml` for two on the
+CPU. `slurm/train.sh` starts any example on several nodes: see `docs/scaling.md`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ Nothing is downloaded; it takes about two minutes on two cores.
 
 The texts are laid end to end and cut into blocks of one length; a block is a sample. A block is seldom right in
 nine tokens of ten, so by default next to nothing is hidden: see `docs/tasks.md`. Several processes: `accelerate launch
---num_processes 4 examples/language_modeling.py ...` on as many GPUs, and `accelerate_configs/two_cpu_processes.yaml`
-for two on the CPU.
+--config_file FILE examples/language_modeling.py ...`, where FILE is one of `accelerate_configs/`: `fsdp2.yaml` for
+models that do not fit on one GPU, `multi_gpu.yaml` for those that do, `two_cpu_processes.yaml` for two on the CPU.
 """
 
 from __future__ import annotations

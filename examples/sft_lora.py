@@ -13,8 +13,8 @@ two cores.
 
 The data have the columns that TRL takes: `prompt` and `completion`, or `messages`, or `text`. TRL and PEFT are not
 among what this library needs: `pip install "hf-kakurenbo[examples]"`. Several processes: `accelerate launch
---num_processes 4 examples/sft_lora.py ...` on as many GPUs, and `accelerate_configs/two_cpu_processes.yaml` for two on
-the CPU.
+--config_file FILE examples/sft_lora.py ...`, where FILE is one of `accelerate_configs/`: `deepspeed_zero2.yaml` or
+`deepspeed_zero3.yaml` for large models, `multi_gpu.yaml`, or `two_cpu_processes.yaml` for two on the CPU.
 """
 
 from __future__ import annotations

@@ -209,3 +209,10 @@ def test_batches_of_a_stream_are_skipped_by_asking_for_them():
 )
 def test_accelerate_does_what_it_did(owner, source):
     assert source in inspect.getsource(owner)
+
+
+def test_ranks_have_a_store_for_words():
+    """Not public; what a rank that waits for another reads, where it is."""
+    from torch.distributed import distributed_c10d
+
+    assert not inspect.signature(distributed_c10d._get_default_store).parameters
