@@ -9,8 +9,8 @@ and without hiding, and compares the two. Nothing is downloaded; it takes about 
     python examples/image_classification.py options.json
 
 Several processes: `accelerate launch --config_file FILE examples/image_classification.py ...`, where FILE is one of
-`accelerate_configs/`: `single_gpu.yaml`, `multi_gpu.yaml`, `multi_node.yaml`, or `two_cpu_processes.yaml` for two on the
-CPU. `slurm/train.sh` starts any example on several nodes: see `docs/scaling.md`.
+`accelerate_configs/`: `single_gpu.yaml`, `multi_gpu.yaml`, `multi_node.yaml`, or `two_cpu_processes.yaml` for two on
+the CPU. `slurm/train.sh` starts any example on several nodes: see `docs/scaling.md`.
 """
 
 from __future__ import annotations

@@ -646,9 +646,9 @@ class KakurenboMixin(_Base):
         without = ledger.num_without_loss - max(len(ledger) - measured, 0)
         if without > 0:
             logger.warning(
-                "%d of the %d samples have no finite loss after the first epoch, and such samples are never hidden. "
-                "Either every label of theirs is masked (-100), so that there is nothing to learn from them, or the "
-                "model's predictions are not finite.",
+                "%d of the %d samples have no finite loss after the first epoch, and are not hidden before they have "
+                "one. Either every label of theirs is masked (-100), so that there is nothing to learn from them, or "
+                "the model's predictions are not finite.",
                 without,
                 len(ledger),
             )
