@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import Trainer, ViTConfig, ViTForImageClassification
 
 from hf_kakurenbo import SampleLedger, SampleStatistics
 from hf_kakurenbo.data import VisibleSampler
@@ -174,11 +174,10 @@ class ToyForImageClassification(ViTForImageClassification):
 @pytest.mark.parametrize("model", [LinearClassifier, ToyForImageClassification])
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_a_weighted_update_is_that_of_samples_that_come_several_times(tmp_path, model, accumulation):
-    """One update with plain gradient descent: the parameters move along the weighted mean of the gradients."""
-    rows = samples(24)
+    """One update of gradient descent: the weights turn the mean of the gradients into the weighted one."""
     options = {
         "model": model,
-        "dataset": rows,
+        "dataset": samples(24),
         "max_steps": 1,
         "per_device_train_batch_size": 24 // accumulation,
         "gradient_accumulation_steps": accumulation,
@@ -187,15 +186,28 @@ def test_a_weighted_update_is_that_of_samples_that_come_several_times(tmp_path, 
         "lr_scheduler_type": "constant",
         "max_grad_norm": 0.0,
     }
-    before = {name: value.clone() for name, value in make_trainer(tmp_path, **options).model.state_dict().items()}
-    moved = trained(tmp_path, hiding_policy="two_to_one", **options).model.state_dict()
-    reference = make_trainer(tmp_path, **options).model
-    x, y = (torch.stack([row[name] for row in rows]) for name in ("x", "labels"))
-    logits = reference(x=x, labels=y)["logits"]
+    before = flat(make_trainer(tmp_path, Trainer, **options).model)
+    plain = flat(trained(tmp_path, Trainer, **options).model) - before
+    weighted = flat(trained(tmp_path, hiding_policy="two_to_one", **options).model) - before
+    start = make_trainer(tmp_path, Trainer, **options).model
     weights = torch.where(torch.arange(24) % 2 == 0, 3.0, 1.0)
-    (weights @ nn.functional.cross_entropy(logits, y, reduction="none") / 24).backward()
-    for name, parameter in reference.named_parameters():
-        torch.testing.assert_close(moved[name], before[name] - 0.5 * parameter.grad, rtol=1e-4, atol=1e-6)
+    gradient, weighted_gradient = gradient_of(start, torch.ones(24)), gradient_of(start, weights)
+    # Trainer's own step, which with accumulated gradients is a third of this in Transformers 5.4.0.
+    rate = -(plain @ gradient) / gradient.square().sum()
+    torch.testing.assert_close(plain, -rate * gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(weighted, -rate * weighted_gradient, rtol=1e-4, atol=1e-6)
+
+
+def flat(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def gradient_of(model, weights):
+    """Of the weighted mean of the plain losses of the samples."""
+    rows = samples(24)
+    x, labels = (torch.stack([row[name] for row in rows]) for name in ("x", "labels"))
+    losses = nn.functional.cross_entropy(model(x=x, labels=labels)["logits"], labels, reduction="none")
+    return torch.cat([part.flatten() for part in torch.autograd.grad(weights @ losses / 24, model.parameters())])
 
 
 def measured(outputs, inputs):
