@@ -250,8 +250,9 @@ def test_a_warning_when_hiding_costs_more_than_it_saves(tmp_path, caplog, monkey
     finish = HidingRun.finish_epoch
 
     def slow(run):
-        finish(run)
+        measured = finish(run)
         run.time_saved -= 100 * (run.ledger.num_hidden > 0)
+        return measured
 
     monkeypatch.setattr(HidingRun, "finish_epoch", slow)
     trained(tmp_path, hiding_policy="first_ids", max_hidden_fraction=0.3, num_train_epochs=6)
@@ -264,8 +265,9 @@ def test_the_warning_comes_once_and_late_if_need_be(tmp_path, caplog, monkeypatc
     finish = HidingRun.finish_epoch
 
     def slow_from_the_fifth_on(run):
-        finish(run)
+        measured = finish(run)
         run.time_saved += 100 if run.epoch < 5 else -1000
+        return measured
 
     monkeypatch.setattr(HidingRun, "finish_epoch", slow_from_the_fifth_on)
     milestones = {"fraction_milestones": [0.0, 0.7], "fraction_factors": [1.0, 0.0]}
