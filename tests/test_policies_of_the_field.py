@@ -161,7 +161,7 @@ def test_a_value_out_of_its_range(name, options, message):
 
 
 @given(count=st.integers(1, 60), fraction=st.sampled_from([0.0, 0.29, 0.5, 0.99]), seeds=SEEDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_random_hides_so_many(count, fraction, seeds):
     policy = create_policy("random", {"max_hidden_fraction": fraction, "seed": seeds[0]})
     selection = policy.select(SampleLedger(count), seeds[1], 0.3)
@@ -179,7 +179,7 @@ def test_random_hides_each_sample_and_each_pair_as_often():
 
 
 @given(samples=SAMPLES, seeds=SEEDS, beta=st.sampled_from([0.5, 1.0, 2.0]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_selective_backprop_word_for_word(samples, seeds, beta):
     seed, epoch = seeds
     policy = create_policy("selective_backprop", {"seed": seed}, {"beta": beta})
@@ -212,7 +212,7 @@ def test_selective_backprop_of_many_goes_by_losses_drawn_of_them(monkeypatch):
 
 
 @given(samples=SAMPLES, seeds=SEEDS, probability=st.sampled_from([0.0, 0.3, 0.5, 0.9]), progress=st.floats(0, 0.999))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_infobatch_word_for_word(samples, seeds, probability, progress):
     seed, epoch = seeds
     policy = create_policy("infobatch", {"seed": seed}, {"pruning_probability": probability})
@@ -271,7 +271,7 @@ def test_infobatch_hides_its_share():
 
 
 @given(samples=SAMPLES, seeds=SEEDS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_importance_word_for_word(samples, seeds):
     policy = create_policy("importance", {"seed": seeds[0]})
     _, _, weights, repeats = selection = policy.select(ledger_of(samples), seeds[1], 0.5)
@@ -300,7 +300,7 @@ def test_importance_draws_in_proportion_to_the_loss():
 
 
 @given(samples=SAMPLES, seeds=SEEDS, probability=st.sampled_from([0.0, 0.5, 0.8]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_coin_word_for_word(samples, seeds, probability):
     seed, epoch = seeds
     policy = create_policy("coin", {"seed": seed}, {"hiding_probability": probability})
@@ -326,7 +326,7 @@ HISTORIES = st.integers(1, 20).flatmap(
 
 
 @given(history=HISTORIES, longest=st.sampled_from([1, 2, 3, 8, 255]), seed=st.integers(0, 2**32))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_spaced_repetition_word_for_word(history, longest, seed):
     """What each epoch hides follows from the due epochs, and those from what was known when a sample was trained."""
     count = len(history[0])
@@ -379,7 +379,7 @@ def test_spaced_repetition_up_to_a_share(share):
 
 @pytest.mark.parametrize("online", [False, True])
 @given(history=HISTORIES, fraction=st.sampled_from([0.0, 0.3, 0.5, 0.9]), seed=st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_forgetting_word_for_word(online, history, fraction, seed):
     count = len(history[0])
     policy = create_policy("forgetting", {"max_hidden_fraction": fraction, "seed": seed}, {"online": online})

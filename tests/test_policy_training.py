@@ -89,7 +89,7 @@ def all_outcomes(folder, batch_size):
     """What each policy's training hides, and what comes of it."""
     shared = {
         "model": LinearClassifier,
-        "dataset": samples(96),
+        "dataset": samples(64),
         "learning_rate": 0.3,
         "per_device_train_batch_size": batch_size,
         "dataloader_drop_last": True,  # padding weighs a sample twice, and only on several ranks
@@ -129,11 +129,15 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "left_out",
-    [set(parts) for count in range(5) for parts in itertools.combinations(PARTS, count)],
-    ids=lambda parts: "without " + (", ".join(sorted(parts)) or "nothing"),
-)
+def combinations_of_parts():
+    """None, each alone and all together; some of them together in the wide run."""
+    for count in range(5):
+        for parts in itertools.combinations(PARTS, count):
+            marks = [pytest.mark.wide] if count in (2, 3) else []
+            yield pytest.param(set(parts), marks=marks, id="without " + (", ".join(parts) or "nothing"))
+
+
+@pytest.mark.parametrize("left_out", list(combinations_of_parts()))
 def test_kakurenbo_without_some_of_its_parts(tmp_path, left_out):
     options = {name: value for part in left_out for name, value in PARTS[part].items()}
     trainer = trained(
