@@ -6,11 +6,14 @@ import random
 import pytest
 import torch
 
-from hf_kakurenbo import KakurenboTrainer
+from hf_kakurenbo import KakurenboTrainer, SampleStatistics
+from hf_kakurenbo.hiding import ForgettingPolicy, HidingRun, KakurenboPolicy, SpacedRepetitionPolicy
 from killing import train
 from processes import run, run_ranks
+from stream_toy import streamed
 from test_policies_of_the_field import POLICIES
 from toy import (
+    NUM_SAMPLES,
     LinearClassifier,
     epochs,
     make_trainer,
@@ -119,6 +122,25 @@ def test_two_processes_hide_what_one_does(tmp_path):
             assert same_tensors(first[case][part], second[case][part]), (case, part)
         for name, weights in alone[case]["weights"].items():
             torch.testing.assert_close(first[case]["weights"][name], weights, rtol=1e-3, atol=1e-4, msg=case)
+
+
+@pytest.mark.parametrize("case", ["infobatch", "spaced_repetition"])
+def test_a_stream_is_trained_on(tmp_path, case):
+    options = {**options_of(case), "dataset": streamed(), "num_samples": NUM_SAMPLES, "learning_rate": 0.03}
+    trainer = trained(tmp_path, **options)
+    hidden = [int(mask.count_nonzero()) for mask in trainer.watch.hidden]
+    assert sum(hidden) > 20
+    assert trainer._training.run.trained_samples == 6 * NUM_SAMPLES - sum(hidden)
+
+
+def test_the_state_of_another_policy_is_refused():
+    saved = HidingRun(10, ForgettingPolicy())
+    saved.begin_epoch(0, 0.0)
+    saved.record(torch.arange(10), SampleStatistics(torch.ones(10), torch.ones(10, dtype=torch.bool), torch.ones(10)))
+    saved.finish_epoch()
+    with pytest.raises(ValueError, match=r"another hiding_policy: .* looks for 'interval'.*'events'"):
+        HidingRun(10, SpacedRepetitionPolicy()).load_state(*saved.state())
+    HidingRun(10, KakurenboPolicy()).load_state(*saved.state())  # which keeps nothing beside the ledger
 
 
 PARTS = {
