@@ -6,7 +6,7 @@ import difflib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -43,8 +43,8 @@ class HidingPolicy(ABC):
         repeats_samples: whether it draws samples more than once, which a stream cannot.
     """
 
-    weighs_samples: ClassVar[bool] = False
-    repeats_samples: ClassVar[bool] = False
+    weighs_samples: bool = False
+    repeats_samples: bool = False
 
     @abstractmethod
     def select(self, ledger: SampleLedger, epoch: int, progress: float) -> Selection:

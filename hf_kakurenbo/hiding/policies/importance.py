@@ -40,7 +40,7 @@ class ImportancePolicy(HidingPolicy):
         if not isinstance(weighted, bool):
             raise ValueError(f"weighted={weighted!r} must be true or false.")
         require_epochs("hiding_warmup_epochs", hiding_warmup_epochs)
-        self.weighs_samples = weighted  # type: ignore[misc]
+        self.weighs_samples = weighted
         self.warmup_epochs = hiding_warmup_epochs
         self.seed = seed
 
