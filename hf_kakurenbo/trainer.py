@@ -396,8 +396,8 @@ class KakurenboMixin(_Base):
             run.load_state(tensors, scalars)
         except ValueError as error:
             raise ValueError(
-                f"{checkpoint} does not belong to this training. {error} Resume with the dataset that it was saved "
-                "with, or start a new training."
+                f"{checkpoint} does not belong to this training. {error} Resume with the dataset and the "
+                "hiding_policy that it was saved with, or start a new training."
             ) from error
         self._take_position(training, checkpoint)
         return (run.epoch + 1, 0) if run.epoch_finished else (run.epoch, run.batches_done)
