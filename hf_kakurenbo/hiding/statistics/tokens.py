@@ -38,9 +38,10 @@ def token_statistics(
             logits of a place belong to the label of the next one.
 
     Returns:
-        Of each sample, over the tokens that are not masked: mean cross entropy; whether the share of tokens whose
-        argmax is the label reaches `accuracy_threshold`; mean of the largest softmax probability. A sample with every
-        token masked was not asked anything: its loss is NaN, so it is never hidden, and it is not correct.
+        Of each sample, over the tokens that are not masked: mean cross entropy; whether the share of tokens for
+        which no class is more probable than the label reaches `accuracy_threshold`; mean of the largest softmax
+        probability. A sample with every token masked was not asked anything: its loss is NaN, so it is never hidden,
+        and it is not correct.
     """
     labels = shifted(labels) if shift else labels
     asked = _is_class(labels, logits.shape[-1], IGNORE_INDEX)
@@ -230,9 +231,10 @@ def _figures_of_image(logits: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
 def _figures(logits: Tensor, labels: Tensor, dim: int) -> Tensor:
     """Loss, rightness and confidence (3, R) of R questions with a label each; the classes of `logits` lie in `dim`."""
     log_probabilities = torch.log_softmax(logits, dim=dim, dtype=torch.float32)
-    log_confidence, predicted = log_probabilities.max(dim=dim)
-    loss = -log_probabilities.gather(dim, labels.long().unsqueeze(dim)).squeeze(dim)
-    return torch.stack([loss, (predicted == labels).float(), log_confidence.exp()])
+    # Where the largest is would take as long to find as all probabilities; whether it is the label's, next to nothing.
+    log_confidence = log_probabilities.amax(dim=dim)
+    of_label = log_probabilities.gather(dim, labels.long().unsqueeze(dim)).squeeze(dim)
+    return torch.stack([-of_label, (of_label >= log_confidence).float(), log_confidence.exp()])
 
 
 def _rows_in_a_piece(logits: Tensor) -> int:
