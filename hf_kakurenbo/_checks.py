@@ -17,17 +17,18 @@ def refuse_what_cannot_be_honoured(trainer: Trainer) -> None:
         ValueError: what cannot be honoured; the message names it and the way out.
     """
     args, dataset = trainer.args, trainer.train_dataset
+    options = hiding_arguments(args)
     refuse_losses_of_batches(trainer)
-    resolve_statistics_function(hiding_arguments(args).statistics_fn)
+    resolve_statistics_function(options.statistics_fn)
     if dataset is not None and not hasattr(dataset, "__len__"):
         raise ValueError(
             f"The training dataset ({type(dataset).__name__}) has no length and is no stream "
             '(torch.utils.data.IterableDataset). Give it a `__len__`, or set hiding_policy="none".'
         )
-    policy = create_configured_policy(hiding_arguments(args))
+    policy = create_configured_policy(options)
     if isinstance(dataset, SampleStream) and policy is not None and policy.repeats_samples:
         raise ValueError(
-            f"hiding_policy={hiding_arguments(args).hiding_policy!r} draws samples more than once, and a stream gives "
+            f"hiding_policy={options.hiding_policy!r} draws samples more than once, and a stream gives "
             "each once. Load the dataset map-style (`streaming=False`), or choose another policy."
         )
     if isinstance(dataset, IterableDataset) and args.train_sampling_strategy == "group_by_length":

@@ -7,9 +7,9 @@ import numpy as np
 from ..ledger import SampleLedger
 
 
-def generator(seed: int, epoch: int) -> np.random.Generator:
-    """The generator of an epoch."""
-    return np.random.default_rng([seed % 2**64, epoch])
+def generator(seed: int, epoch: int, *stream: int) -> np.random.Generator:
+    """The generator of an epoch, or, by further numbers, one of several that it has."""
+    return np.random.default_rng([seed % 2**64, epoch, *stream])
 
 
 def draw_without_replacement(

@@ -87,7 +87,7 @@ class SpacedRepetitionPolicy(HidingPolicy):
             self._interval = np.ones(len(ledger), dtype=np.uint8)
             self._rest = np.zeros(len(ledger), dtype=np.uint8)
         # Apart from the generator of the same epoch's `select`.
-        random = np.random.default_rng([self.seed % 2**64, epoch, 1])
+        random = generator(self.seed, epoch, 1)
         for part in ledger.parts():
             known = is_known(ledger, part, self.confidence_threshold)
             grown = np.minimum(2 * self._interval[part].astype(np.int64), self.max_interval)
