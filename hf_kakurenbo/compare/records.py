@@ -1,0 +1,100 @@
+"""What one training of a comparison came to, and the folder in which the records are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one training came to.
+
+    Attributes:
+        task: name of the task.
+        method: name of the method.
+        seed: of the weights and of the order of the samples.
+        accuracy: share of the validation samples predicted correctly, in [0, 1].
+        backpropagated: samples trained on.
+        forward_only: samples that were only looked at.
+        full_samples: samples that the task trains on when nothing is hidden: N × its epochs.
+        updates: of the optimizer.
+        seconds: wall time of the training, evaluation left out.
+        processor_seconds: the same on the processor, over all threads.
+        settings: what decided the training: the fields of its arguments that the task and the method set.
+    """
+
+    task: str
+    method: str
+    seed: int
+    accuracy: float
+    backpropagated: int
+    forward_only: int
+    full_samples: int
+    updates: int
+    seconds: float
+    processor_seconds: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RecordFolder:
+    """Records as JSON files, `TASK/METHOD/SEED.json`: each is complete, or not there.
+
+    Args:
+        path: the folder; made when the first record is written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def find(self, task: str, method: str, seed: int, settings: Mapping[str, Any]) -> Record | None:
+        """The record of a training, or None if it is still to be done.
+
+        Raises:
+            ValueError: it was made with other settings.
+        """
+        file = self._file(task, method, seed)
+        if not file.exists():
+            return None
+        record = _read(file)
+        # As JSON: a tuple comes back as a list.
+        wanted = json.loads(json.dumps(settings))
+        if record.settings != wanted:
+            changed = sorted(
+                name for name in {*record.settings, *wanted} if record.settings.get(name) != wanted.get(name)
+            )
+            raise ValueError(
+                f"{file} was made with other settings: {', '.join(changed)}. Give another output folder, or remove "
+                "the file so that the training is done anew."
+            )
+        return record
+
+    def add(self, record: Record) -> None:
+        """Write a record; an interrupted writing leaves nothing that could be taken for one."""
+        file = self._file(record.task, record.method, record.seed)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_suffix(f".{os.getpid()}.part")
+        try:
+            beside.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+            beside.replace(file)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[Record]:
+        """All records, by task, method and seed."""
+        records = [_read(file) for file in self.path.glob("*/*/*.json")]
+        return iter(sorted(records, key=lambda record: (record.task, record.method, record.seed)))
+
+    def _file(self, task: str, method: str, seed: int) -> Path:
+        return self.path / task / method / f"{seed}.json"
+
+
+def _read(file: Path) -> Record:
+    try:
+        return Record(**json.loads(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} is no record of a comparison ({error}); remove it.") from error
