@@ -32,6 +32,11 @@ OPTIONS = {
     "kakurenbo": {"confidence_threshold": 0.5},
     "kakurenbo without its refresh": {"hiding_policy": "kakurenbo", "refresh_interval": 0},
     "spaced_repetition": {"confidence_threshold": 0.6},
+    "spaced_repetition with a refresh": {
+        "hiding_policy": "spaced_repetition",
+        "confidence_threshold": 0.6,
+        "policy_options": {"random_pause": False, "growing": False, "refreshes": True},
+    },
 }
 CASES = [*POLICIES, *(name for name in OPTIONS if "hiding_policy" in OPTIONS[name])]
 

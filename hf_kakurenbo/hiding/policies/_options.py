@@ -25,6 +25,16 @@ def require_number(name: str, value: Any, within: str, meaning: str) -> None:
         raise ValueError(f"{name}={value} is not in {within}: it is {meaning}.")
 
 
+def require_switch(name: str, value: Any) -> None:
+    """Check an option that is on or off.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} must be true or false.")
+
+
 def require_epochs(name: str, value: Any, least: int = 0) -> None:
     """Check an option that is a whole number of epochs.
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..ledger import SampleLedger
-from ._options import require_epochs
+from ._options import require_epochs, require_switch
 from ._random import generator
 from .base import HidingPolicy, Selection, register_policy
 from .infobatch import mean_finite_loss
@@ -37,8 +37,7 @@ class ImportancePolicy(HidingPolicy):
     repeats_samples = True
 
     def __init__(self, weighted: bool = True, hiding_warmup_epochs: int = 1, seed: int = 0) -> None:
-        if not isinstance(weighted, bool):
-            raise ValueError(f"weighted={weighted!r} must be true or false.")
+        require_switch("weighted", weighted)
         require_epochs("hiding_warmup_epochs", hiding_warmup_epochs)
         self.weighs_samples = weighted
         self.warmup_epochs = hiding_warmup_epochs

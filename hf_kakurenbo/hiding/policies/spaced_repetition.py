@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ledger import SampleLedger
-from ._options import require_epochs, require_number
+from ._options import require_epochs, require_number, require_switch
 from ._random import draw_without_replacement, generator
 from .base import HidingPolicy, Selection, register_policy
 from .coin import is_known
@@ -25,6 +25,9 @@ class SpacedRepetitionPolicy(HidingPolicy):
     forward pass, I ← min(2·I, K), else I ← 1; due ← e + a uniform random integer in ⌈I / 2⌉..I, so that returns come in
     no waves. There is no refresh: no figure that counts is stale for longer than K epochs.
 
+    Each of the rule's parts can be left out, to see what it is worth: the chance in the return (`random_pause=False`),
+    the growth (`growing=False`), the doing without a refresh (`refreshes=True`).
+
     It needs more than the ledger, the interval and the epochs left to rest, 2 bytes a sample, since whether a sample
     was known the time before last is not in the ledger. If all samples would be hidden, none is.
 
@@ -34,6 +37,10 @@ class SpacedRepetitionPolicy(HidingPolicy):
         max_resting_fraction: at most this share is hidden, in [0, 1]; of more that rest, it is drawn at random.
         hiding_warmup_epochs: epochs at the start in which nothing is hidden; intervals grow in them already.
         seed: of the pauses.
+        random_pause: False for a return after exactly I epochs.
+        growing: False for I = K from the first time on that a sample is known.
+        refreshes: look at the resting samples, forward only, at the end of each epoch; one that is not known any more
+            is due in the next epoch, with I = 1.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -46,6 +53,9 @@ class SpacedRepetitionPolicy(HidingPolicy):
         max_resting_fraction: float = 1.0,
         hiding_warmup_epochs: int = 1,
         seed: int = 0,
+        random_pause: bool = True,
+        growing: bool = True,
+        refreshes: bool = False,
     ) -> None:
         require_number(
             "confidence_threshold", confidence_threshold, "[0, 1]", "the probability from which on a sample is known"
@@ -56,11 +66,16 @@ class SpacedRepetitionPolicy(HidingPolicy):
             "max_resting_fraction", max_resting_fraction, "[0, 1]", "the share of the samples that may rest at once"
         )
         require_epochs("hiding_warmup_epochs", hiding_warmup_epochs)
+        for name, switch in (("random_pause", random_pause), ("growing", growing), ("refreshes", refreshes)):
+            require_switch(name, switch)
         self.confidence_threshold = confidence_threshold
         self.max_interval = int(max_interval)
         self.max_resting_fraction = max_resting_fraction
         self.warmup_epochs = hiding_warmup_epochs
         self.seed = seed
+        self.random_pause = random_pause
+        self.growing = growing
+        self.refreshes = refreshes
         self._interval: np.ndarray | None = None
         self._rest: np.ndarray | None = None
 
@@ -68,6 +83,8 @@ class SpacedRepetitionPolicy(HidingPolicy):
         """The samples that rest."""
         if epoch < self.warmup_epochs or self._rest is None:
             return Selection(torch.zeros(len(ledger), dtype=torch.bool), 0)
+        if self.refreshes:
+            self._wake_the_forgotten(ledger)
         hidden = self._rest > 0
         resting = int(np.count_nonzero(hidden))
         most = math.floor(Fraction(str(self.max_resting_fraction)) * len(ledger))
@@ -78,8 +95,17 @@ class SpacedRepetitionPolicy(HidingPolicy):
         return Selection(torch.from_numpy(hidden), resting)
 
     def wants_refresh(self, epoch: int) -> bool:
-        """Never: a sample is asked when it is due."""
-        return False
+        """Never, unless it `refreshes`: a sample is asked when it is due."""
+        return self.refreshes
+
+    def _wake_the_forgotten(self, ledger: SampleLedger) -> None:
+        """Let the samples be due that rest and were found unknown by a refresh. A second time this changes nothing."""
+        assert self._interval is not None
+        assert self._rest is not None
+        for part in ledger.parts():
+            forgotten = (self._rest[part] > 0) & ~is_known(ledger, part, self.confidence_threshold)
+            self._interval[part][forgotten] = 1
+            self._rest[part][forgotten] = 0
 
     def observe(self, ledger: SampleLedger, trained: np.ndarray, epoch: int) -> None:
         """Set the pauses of the samples that were trained; the others have rested one epoch more."""
@@ -90,12 +116,15 @@ class SpacedRepetitionPolicy(HidingPolicy):
         random = generator(self.seed, epoch, 1)
         for part in ledger.parts():
             known = is_known(ledger, part, self.confidence_threshold)
-            grown = np.minimum(2 * self._interval[part].astype(np.int64), self.max_interval)
-            interval = np.where(known, grown, 1)
-            pause = random.integers((interval + 1) // 2, interval, endpoint=True)
+            interval = np.where(known, self._longer(self._interval[part]), 1)
+            pause = random.integers((interval + 1) // 2, interval, endpoint=True) if self.random_pause else interval
             asked, rest = trained[part], self._rest[part]
             self._interval[part] = np.where(asked, interval, self._interval[part])
             self._rest[part] = np.where(asked, pause - 1, rest - (rest > 0))
+
+    def _longer(self, interval: np.ndarray) -> np.ndarray | int:
+        """The intervals after they have grown once."""
+        return np.minimum(2 * interval.astype(np.int64), self.max_interval) if self.growing else self.max_interval
 
     def state_dict(self) -> dict[str, Tensor]:
         """`interval` and `rest`, (N,) uint8 each: I, and the epochs that the sample has yet to rest."""
