@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..fdsl.files import written_beside
 from .analysis import MethodSummary
@@ -13,15 +13,17 @@ from .extra import requires_extra
 from .methods import NO_HIDING
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind tell apart, in an order in which neighbours differ in lightness too;
-# yellow is left out: it is hardly seen on white. Black and gray are the controls'.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
+# Of Paul Tol's muted colours, which the colour-blind tell apart, those seen well on white; in an order in which
+# neighbours differ in lightness too.
+_COLOURS = ("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")
 _INK, _CONTROL = "#222222", "#777777"
-_PANELS_IN_A_ROW, _ENTRIES_IN_A_ROW = 3, 4
-_PANEL_INCHES, _SINGLE_PANEL_INCHES, _LEGEND_ROW_INCHES = (3.4, 2.9), (5.6, 3.8), 0.22
+_PANELS_IN_A_ROW = 3
+_PANEL_INCHES, _SINGLE_PANEL_INCHES, _LEGEND_ENTRY_INCHES = (3.4, 2.9), (5.4, 3.8), (2.0, 0.19)
 
 
 class _Point(NamedTuple):
@@ -55,22 +57,36 @@ def save_figure(path: str | os.PathLike[str], tasks: Mapping[str, Sequence[Metho
     target = Path(path)
     if not tasks:
         raise ValueError(f"There is no task to draw in {target}; run a training of the comparison first.")
+    figure = Figure(layout="constrained")
+    kind = target.suffix.removeprefix(".")
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise ValueError(
+            f"{target} has not the ending of a format that matplotlib writes; name it, for example, "
+            f"{target.with_suffix('.png').name}."
+        )
+    _draw(figure, tasks)
+    with written_beside(target) as stream:
+        figure.savefig(stream, format=kind, dpi=200)
+
+
+def _draw(figure: Figure, tasks: Mapping[str, Sequence[MethodSummary]]) -> None:
     styles = _styles(tasks)
     columns = min(len(tasks), _PANELS_IN_A_ROW)
     rows = -(-len(tasks) // columns)
     width, height = _SINGLE_PANEL_INCHES if len(tasks) == 1 else _PANEL_INCHES
-    legend_columns = min(_ENTRIES_IN_A_ROW, 2 * columns)
-    legend_rows = -(-(len(styles) + 2) // legend_columns)
-    size = (max(columns * width, 5.6), rows * height + legend_rows * _LEGEND_ROW_INCHES + 0.2)
-    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    entries: dict[str, Any] = {}
+    entries: dict[str, Artist] = {}
     for axes, (task, summaries) in zip(panels, tasks.items(), strict=False):
         entries |= _draw_panel(axes, task, summaries, styles)
     for axes in panels[len(tasks) :]:
         axes.remove()
-    figure.supxlabel("training time (no hiding = 1)", fontsize=9, color=_INK)
-    figure.supylabel("validation accuracy, %", fontsize=9, color=_INK)
+    for axes in panels[: len(tasks) : columns]:
+        axes.set_ylabel("validation accuracy, %", fontsize=9, color=_INK)
+    for axes in panels[max(0, len(tasks) - columns) : len(tasks)]:
+        axes.set_xlabel("training time (no hiding = 1)", fontsize=9, color=_INK)
+    legend_columns = int(columns * width / _LEGEND_ENTRY_INCHES[0])
+    legend_rows = -(-len(entries) // legend_columns)
+    figure.set_size_inches(columns * width, rows * height + legend_rows * _LEGEND_ENTRY_INCHES[1])
     figure.legend(
         entries.values(),
         entries.keys(),
@@ -79,14 +95,6 @@ def save_figure(path: str | os.PathLike[str], tasks: Mapping[str, Sequence[Metho
         frameon=False,
         fontsize=8,
     )
-    kind = target.suffix.removeprefix(".")
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise ValueError(
-            f"{target} has not the ending of a format that matplotlib writes; name it, for example, "
-            f"{target.with_suffix('.png').name}."
-        )
-    with written_beside(target) as stream:
-        figure.savefig(stream, format=kind, dpi=200)
 
 
 def _styles(tasks: Mapping[str, Sequence[MethodSummary]]) -> dict[str, tuple[str, str]]:
@@ -94,7 +102,7 @@ def _styles(tasks: Mapping[str, Sequence[MethodSummary]]) -> dict[str, tuple[str
     names = dict.fromkeys(
         summary.method.name for summaries in tasks.values() for summary in summaries if summary.method.hides
     )
-    # 6 colours and 11 markers: the 67th method would be the first to look like another.
+    # 8 colours and 11 markers: the 89th method would be the first to look like another.
     return {
         name: (_COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]) for index, name in enumerate(names)
     }
@@ -102,7 +110,7 @@ def _styles(tasks: Mapping[str, Sequence[MethodSummary]]) -> dict[str, tuple[str
 
 def _draw_panel(
     axes: Axes, task: str, summaries: Sequence[MethodSummary], styles: Mapping[str, tuple[str, str]]
-) -> dict[str, Any]:
+) -> dict[str, Artist]:
     """Draw the methods of a task.
 
     Returns:
@@ -130,7 +138,7 @@ def _draw_panel(
     return entries
 
 
-def _draw_controls(axes: Axes, tuned: Sequence[_Point]) -> dict[str, Any]:
+def _draw_controls(axes: Axes, tuned: Sequence[_Point]) -> dict[str, Artist]:
     if not tuned:
         return {}
     times = [point.time for point in tuned]
@@ -149,20 +157,20 @@ def _draw_controls(axes: Axes, tuned: Sequence[_Point]) -> dict[str, Any]:
     return {"shorter, tuned learning rate": line}
 
 
-def _draw_method(axes: Axes, point: _Point, colour: str, marker: str) -> Any:
-    return axes.errorbar(
+def _draw_method(axes: Axes, point: _Point, colour: str, marker: str) -> Artist:
+    axes.errorbar(
         point.time,
         point.accuracy,
         xerr=[[error] for error in point.time_error],
         yerr=point.accuracy_error,
         color=colour,
-        marker=marker,
-        markersize=6.5,
-        markeredgecolor="white",
-        markeredgewidth=0.7,
         elinewidth=1.1,
         linestyle="none",
         zorder=4,
+    )
+    # Apart from its bars, so that the legend shows the marker alone.
+    return axes.scatter(
+        point.time, point.accuracy, s=44, color=colour, marker=marker, edgecolor="white", linewidth=0.7, zorder=5
     )
 
 

@@ -36,9 +36,9 @@ _MARKDOWN_HEADS = (
 )
 _MARKDOWN_LEGEND = (
     "Accuracy: mean ± standard deviation over the seeds. Differences: paired by seed, mean ± half of the 95 % "
-    "confidence interval (Student's t); \\* where 0 lies outside it. Shorter training: on everything, with the learning rate that "
-    "is best for its length, marked **best rate**. Cost: what the samples trained on and those only looked at come to, "
-    "a full training being 1. Time: wall time divided by that of no hiding of the same seed, median."
+    "confidence interval (Student's t); \\* where 0 lies outside it. Shorter training: on everything, with the "
+    "learning rate that is best for its length, marked **best rate**. Cost: what the samples trained on and those only "
+    "looked at come to, a full training being 1. Time: wall time divided by that of no hiding of the same seed, median."
 )
 
 _CSV_HEADS = (
