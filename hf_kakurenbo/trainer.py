@@ -42,6 +42,7 @@ from ._tasks import make_matcher
 from .config import create_configured_policy, hiding_arguments, named_task, resolve_statistics_function
 from .data import (
     BatchIds,
+    HiddenLoader,
     IdentifiedDataset,
     IdentifyingCollator,
     Position,
@@ -53,8 +54,6 @@ from .data import (
     is_indexed,
     leave_whole,
     make_deal,
-    make_hidden_loader,
-    make_hidden_stream_loader,
     make_visible_sampler,
     take_ids,
     untouched_random_state,
@@ -95,7 +94,7 @@ class _Training:
     batches_changed: bool = False
     batch_ids: BatchIds | None = None
     loader: Any = None
-    hidden_loader: Any = None
+    hidden_loader: HiddenLoader | None = None
     generators_at_end: str | None = None
     epochs_hidden: int = 0
     cost_is_told: bool = False
@@ -654,37 +653,31 @@ class KakurenboMixin(_Base):
             )
 
     def _refresh(self, training: _Training) -> None:
-        """Look at the hidden samples, forward only, through the same path as in training."""
+        """Look at the hidden samples, or at those of them that the policy names."""
+        with training.run.refreshing() as chosen:
+            self._look_at(training, chosen, training.run.epoch)
+
+    def _look_at(self, training: _Training, chosen: Tensor, epoch: int) -> None:
+        """Measure some samples, (N,) bool, forward only, through the same path as in training."""
         if training.hidden_loader is None:
-            training.hidden_loader = self._make_hidden_loader(training)
-        # It would count its own passes, and tell a dataset that wants to know the epoch a wrong one.
-        training.hidden_loader.set_epoch(training.run.epoch)
+            training.hidden_loader = HiddenLoader(
+                training.loader,
+                training.sampler,
+                training.run.ledger.hidden,
+                self.accelerator,
+                self._train_batch_size,
+                self.args.dataloader_drop_last,
+            )
         # DistributedDataParallel would overwrite buffers in a forward pass; `evaluate` runs the module below it too.
         model = self.model_wrapped if self.is_deepspeed_enabled or world_size() == 1 else self.model
-        with (
-            training.run.refreshing(),
-            untouched_random_state(self.args.device),
-            forward_only(model),
-            metrics_set_aside(self),
-        ):
-            for batch in training.hidden_loader:
+        with untouched_random_state(self.args.device), forward_only(model), metrics_set_aside(self):
+            for batch in training.hidden_loader.batches(chosen, epoch):
                 inputs = self._prepare_inputs(batch)
                 training.batch_ids = take_ids(inputs, training.id_name)
                 with self.compute_loss_context_manager():
                     num_items = self._get_num_items_in_batch([inputs], self.args.device)
                     self.compute_loss(model, inputs, num_items_in_batch=num_items)
                 self._require_recorded(training)
-
-    def _make_hidden_loader(self, training: _Training) -> Any:
-        if isinstance(training.sampler, SampleStream):
-            return make_hidden_stream_loader(training.loader, training.sampler, self.accelerator)
-        return make_hidden_loader(
-            training.loader,
-            training.run.ledger.hidden,
-            self.accelerator,
-            self._train_batch_size,
-            self.args.dataloader_drop_last,
-        )
 
     # ---- Log, save, finish ----
 

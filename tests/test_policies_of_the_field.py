@@ -140,6 +140,14 @@ def test_nothing_is_hidden_before_anything_is_known(name):
         ("spaced_repetition", {"max_interval": 256}, r"max_interval=256 is not in \[1, 255\]"),
         ("spaced_repetition", {"max_resting_fraction": -0.1}, "max_resting_fraction=-0.1 is not in"),
         ("spaced_repetition", {"confidence_threshold": "high"}, "confidence_threshold=high is not in"),
+        ("spaced_repetition", {"random_pause": 1}, "random_pause=1 must be true or false"),
+        ("spaced_repetition", {"growing": "yes"}, "growing='yes' must be true or false"),
+        ("spaced_repetition", {"refreshes": None}, "refreshes=None must be true or false"),
+        ("kakurenbo", {"max_consecutive_hidden": 0}, "max_consecutive_hidden=0 must be a whole number of epochs, 1 or"),
+        ("kakurenbo", {"max_consecutive_hidden": 256}, r"max_consecutive_hidden=256 is not in \[1, 255\]"),
+        ("kakurenbo", {"refreshed_fraction": 0.0}, r"refreshed_fraction=0.0 is not in \(0, 1\].*refresh_interval=0"),
+        ("kakurenbo", {"refreshed_fraction": 1.5}, "refreshed_fraction=1.5 is not in"),
+        ("kakurenbo", {"refresh_first": "oldest"}, "refresh_first='oldest' must be one of 'least_confident', 'random'"),
         ("selective_backprop", {"beta": 0}, r"beta=0 is not in \(0, inf\)"),
         ("selective_backprop", {"refresh_interval": -1}, "refresh_interval=-1 must be a whole number of epochs"),
         ("forgetting", {"prune_at": 0}, r"prune_at=0 is not in \(0, 1\)"),
@@ -325,12 +333,19 @@ HISTORIES = st.integers(1, 20).flatmap(
 )
 
 
-@given(history=HISTORIES, longest=st.sampled_from([1, 2, 3, 8, 255]), seed=st.integers(0, 2**32))
-@settings(max_examples=50, deadline=None)
-def test_spaced_repetition_word_for_word(history, longest, seed):
+SWITCHES = st.fixed_dictionaries(
+    {}, optional={"random_pause": st.just(False), "growing": st.just(False), "refreshes": st.just(True)}
+)
+
+
+@given(history=HISTORIES, longest=st.sampled_from([1, 2, 3, 8, 255]), seed=st.integers(0, 2**32), switches=SWITCHES)
+@settings(max_examples=100, deadline=None)
+def test_spaced_repetition_word_for_word(history, longest, seed, switches):
     """What each epoch hides follows from the due epochs, and those from what was known when a sample was trained."""
     count = len(history[0])
-    policy = create_policy("spaced_repetition", {"seed": seed}, {"max_interval": longest})
+    policy = create_policy("spaced_repetition", {"seed": seed}, {"max_interval": longest, **switches})
+    growing, random_pause = switches.get("growing", True), switches.get("random_pause", True)
+    is_known = lambda figure: figure[1] and np.float32(figure[2]) >= 0.9  # noqa: E731
     ledger = SampleLedger(count)
     interval, due = [1] * count, [0] * count
     for epoch, figures in enumerate(history):
@@ -346,12 +361,17 @@ def test_spaced_repetition_word_for_word(history, longest, seed):
         policy.observe(ledger, trained, epoch)
         rest = policy.state_dict()["rest"].tolist()
         for index in ids:
-            _, correct, confidence = figures[index]
-            known = correct and np.float32(confidence) >= 0.9
-            interval[index] = min(2 * interval[index], longest) if known else 1
+            longer = min(2 * interval[index], longest) if growing else longest
+            interval[index] = longer if is_known(figures[index]) else 1
             due[index] = epoch + 1 + rest[index]
-            assert math.ceil(interval[index] / 2) <= due[index] - epoch <= interval[index]
+            shortest = math.ceil(interval[index] / 2) if random_pause else interval[index]
+            assert shortest <= due[index] - epoch <= interval[index]
         assert policy.state_dict()["interval"].tolist() == interval
+        if policy.wants_refresh(epoch):
+            for index in hidden_ids(selection):
+                update(ledger, [index], [(0.1, *figures[index][1:])])
+                if due[index] > epoch + 1 and not is_known(figures[index]):
+                    interval[index], due[index] = 1, epoch + 1
 
 
 def test_spaced_repetition_returns_in_no_waves():
@@ -362,6 +382,11 @@ def test_spaced_repetition_returns_in_no_waves():
     pauses = np.bincount(policy.state_dict()["rest"] + 1, minlength=9)
     assert pauses[:4].sum() == 0
     assert np.abs(pauses[4:] / 5000 - 0.2).max() < 0.03
+
+
+def test_spaced_repetition_refreshes_only_if_asked_to():
+    assert not create_policy("spaced_repetition", {"refresh_interval": 1}).wants_refresh(3)
+    assert create_policy("spaced_repetition", {"refresh_interval": 0}, {"refreshes": True}).wants_refresh(3)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.29, 0.5])

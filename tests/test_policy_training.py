@@ -31,6 +31,17 @@ OPTIONS = {
     "forgetting online": {"hiding_policy": "forgetting", "policy_options": {"prune_at": 0.3, "online": True}},
     "kakurenbo": {"confidence_threshold": 0.5},
     "kakurenbo without its refresh": {"hiding_policy": "kakurenbo", "refresh_interval": 0},
+    "kakurenbo hiding for an epoch": {
+        "hiding_policy": "kakurenbo",
+        "confidence_threshold": 0.5,
+        "refresh_interval": 0,
+        "policy_options": {"max_consecutive_hidden": 1},
+    },
+    "kakurenbo refreshing some": {
+        "hiding_policy": "kakurenbo",
+        "confidence_threshold": 0.5,
+        "policy_options": {"refreshed_fraction": 0.4, "refresh_first": "random"},
+    },
     "spaced_repetition": {"confidence_threshold": 0.6},
     "spaced_repetition with a refresh": {
         "hiding_policy": "spaced_repetition",

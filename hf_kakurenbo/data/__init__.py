@@ -1,7 +1,7 @@
 """How samples reach the model: ids beside examples, samplers and loaders of the visible and the hidden, streams."""
 
 from .identity import BatchIds, IdentifiedDataset, IdentifyingCollator, take_ids
-from .loaders import leave_whole, make_deal, make_hidden_loader, make_hidden_stream_loader, make_visible_sampler
+from .loaders import HiddenLoader, leave_whole, make_deal, make_visible_sampler
 from .position import Position
 from .random_state import RandomState, untouched_random_state
 from .samplers import HiddenSampler, VisibleSampler
@@ -10,6 +10,7 @@ from .streaming import Deal, IndexedStream, SampleStream, StreamCollator, Stream
 __all__ = [
     "BatchIds",
     "Deal",
+    "HiddenLoader",
     "HiddenSampler",
     "IdentifiedDataset",
     "IdentifyingCollator",
@@ -23,8 +24,6 @@ __all__ = [
     "is_indexed",
     "leave_whole",
     "make_deal",
-    "make_hidden_loader",
-    "make_hidden_stream_loader",
     "make_visible_sampler",
     "take_ids",
     "untouched_random_state",

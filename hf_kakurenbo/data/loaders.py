@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from accelerate import Accelerator
@@ -97,29 +99,65 @@ def _as_in(loader: Any) -> dict[str, Any]:
     return {name: getattr(loader, name) for name in (*names, "multiprocessing_context", "worker_init_fn")}
 
 
-def make_hidden_loader(
-    loader: Any, hidden: Tensor, accelerator: Accelerator, batch_size: int, drop_last: bool = False
-) -> Any:
-    """A loader over the hidden samples, with the dataset, the collator and the workers of the training loader.
-
-    It gives every rank the same number of batches, whatever the training loader does, since a wrapped model may
-    communicate in each forward pass. Where the training loader drops what does not fill a batch, this one fills it up:
-    a collator may count on full batches, as timm's mixup does.
+class HiddenLoader:
+    """Gives samples that are only looked at, by a loader that is kept from one time to the next, for its workers.
 
     Args:
         loader: the training loader, prepared by Accelerate.
-        hidden: (N,) bool, read anew each time the loader is iterated.
-        accelerator: the one that prepared it.
+        sampler: the visible sampler, or the stream, that it is over.
+        hidden: (N,) bool, what the present epoch hides, changed in place.
+        accelerator: the one that prepared the loader.
         batch_size: the one that it was made with: of a rank, or of all together with `split_batches`.
         drop_last: whether the training loader drops what does not fill a batch.
     """
-    of_a_rank = batch_size // accelerator.num_processes if accelerator.split_batches else batch_size
-    bare = DataLoader(
-        loader.dataset,
-        batch_size=of_a_rank,
-        sampler=HiddenSampler(hidden, of_a_rank if drop_last else 1),
-        **_as_in(loader),
-    )
+
+    def __init__(
+        self,
+        loader: Any,
+        sampler: VisibleSampler | SampleStream,
+        hidden: Tensor,
+        accelerator: Accelerator,
+        batch_size: int,
+        drop_last: bool,
+    ) -> None:
+        self._hidden = hidden
+        if isinstance(sampler, SampleStream):
+            self._loader = make_hidden_stream_loader(loader, sampler, accelerator)
+            self._look_for = sampler.hide_less
+            return
+        of_a_rank = batch_size // accelerator.num_processes if accelerator.split_batches else batch_size
+        ids = HiddenSampler(hidden, of_a_rank if drop_last else 1)
+        self._loader = make_hidden_loader(loader, ids, accelerator, of_a_rank)
+        self._look_for = partial(setattr, ids, "hidden")
+
+    def batches(self, chosen: Tensor, epoch: int) -> Iterator[Any]:
+        """The batches of some samples, whether hidden or not; as many on every rank.
+
+        Args:
+            chosen: (N,) bool, which samples.
+            epoch: the index of the present epoch, for a dataset that wants to know it.
+        """
+        # By itself the loader would count its own passes as epochs.
+        self._loader.set_epoch(epoch)
+        self._look_for(chosen)
+        yield from self._loader
+        self._look_for(self._hidden)
+
+
+def make_hidden_loader(loader: Any, sampler: HiddenSampler, accelerator: Accelerator, batch_size: int) -> Any:
+    """A loader over the hidden samples, with the dataset, the collator and the workers of the training loader.
+
+    It gives every rank the same number of batches, whatever the training loader does, since a wrapped model may
+    communicate in each forward pass. Where the training loader drops what does not fill a batch, the sampler is to fill
+    it up: a collator may count on full batches, as timm's mixup does.
+
+    Args:
+        loader: the training loader, prepared by Accelerate.
+        sampler: gives the ids, anew each time the loader is iterated.
+        accelerator: the one that prepared it.
+        batch_size: of a rank.
+    """
+    bare = DataLoader(loader.dataset, batch_size=batch_size, sampler=sampler, **_as_in(loader))
     return prepare_data_loader(
         bare,
         device=accelerator.device,

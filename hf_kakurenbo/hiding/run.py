@@ -199,16 +199,36 @@ class HidingRun:
         return measured
 
     def wants_refresh(self) -> bool:
-        """Whether this epoch's hidden samples are to be looked at, provided that another epoch follows."""
+        """Whether hidden samples of this epoch are to be looked at, provided that another epoch follows."""
         return self.ledger.num_hidden > 0 and self.policy.wants_refresh(self.epoch)
 
     @contextmanager
-    def refreshing(self) -> Iterator[None]:
-        """Around the forward passes over the hidden samples, whose batches go to `record`; a collective call."""
+    def refreshing(self) -> Iterator[Tensor]:
+        """Around the forward passes over hidden samples, whose batches go to `record`; a collective call.
+
+        It gives the samples to look at, (N,) bool: all that are hidden, unless the policy says which of them.
+        """
+        some = self.policy.to_refresh(self.ledger, self.epoch)
+        with self._looking_at(self.ledger.hidden if some is None else some & self.ledger.hidden) as chosen:
+            yield chosen
+
+    @contextmanager
+    def looking_at_all(self) -> Iterator[Tensor]:
+        """Around the forward passes over all samples before the first epoch; a collective call, as `refreshing`.
+
+        The policy learns of it as of an epoch −1 in which all were trained.
+        """
+        with self._looking_at(torch.ones_like(self.ledger.hidden)) as everything:
+            yield everything
+        if self.policy.observes:
+            self.policy.observe(self.ledger, everything.numpy(), -1)
+
+    @contextmanager
+    def _looking_at(self, chosen: Tensor) -> Iterator[Tensor]:
         started = time.perf_counter()
-        yield
+        yield chosen
         self.recorder.merge_into(self.ledger)
-        self.refreshed_samples += self.ledger.num_hidden
+        self.refreshed_samples += int(chosen.count_nonzero())
         self.refresh_seconds = time.perf_counter() - started
         self.time_saved -= self.refresh_seconds
 

@@ -60,6 +60,18 @@ class HidingPolicy(ABC):
     def wants_refresh(self, epoch: int) -> bool:
         """Whether the samples hidden in this epoch are looked at, forward only, at its end."""
 
+    def to_refresh(self, ledger: SampleLedger, epoch: int) -> Tensor | None:
+        """Which of the hidden samples a refresh at the end of this epoch looks at; the others keep their figures.
+
+        Args:
+            ledger: with what the epoch hid; not to be changed.
+            epoch: its index, from 0.
+
+        Returns:
+            (N,) bool, or None for all that are hidden.
+        """
+        return None
+
     # ---- What a policy knows beside the ledger: for most, nothing ----
 
     def observe(self, ledger: SampleLedger, trained: np.ndarray, epoch: int) -> None:  # noqa: B027 (optional)
@@ -68,7 +80,8 @@ class HidingPolicy(ABC):
         Args:
             ledger: with the figures of the epoch; not to be changed.
             trained: (N,) bool, the samples that went through a training step in the epoch; not to be changed.
-            epoch: its index, from 0.
+            epoch: its index, from 0; −1 for a pass over all samples before the first epoch, in which each counts as
+                trained.
         """
 
     @property

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ..ledger import SampleLedger
 from ..ranking import lowest_loss
 from ..schedule import HiddenFractionSchedule
-from ._options import is_due, require_refresh_interval
+from ._options import is_due, require_epochs, require_number, require_refresh_interval
+from ._random import draw_without_replacement, generator
 from .base import HidingPolicy, Selection, register_policy
+
+REFRESH_FIRST = ("least_confident", "random")
+"""The values of `refresh_first`."""
+
+_LONGEST = np.iinfo(np.uint8).max
 
 
 @register_policy("kakurenbo")
@@ -29,6 +39,12 @@ class KakurenboPolicy(HidingPolicy):
         confidence_threshold: tau, in [0, 1].
         move_back: False hides every candidate with a finite loss.
         refresh_interval: the hidden samples are refreshed at the end of every so many epochs; 0 for never.
+        max_consecutive_hidden: a sample that was not trained on for so many epochs, hidden in each of them, is shown in
+            the next one, in 1..255; None for no such limit. It takes 1 byte a sample beside the ledger.
+        refreshed_fraction: the share of the hidden samples that a refresh looks at, in (0, 1], rounded up.
+        refresh_first: which these are: `"least_confident"`, those of least recorded confidence, ties broken by id; or
+            `"random"`.
+        seed: of what is random in it.
 
     The parts of the method can each be left out, as the paper does in its ablation (section 4.3): moving back
     (`move_back=False`), the falling fraction (`fraction_milestones=[0], fraction_factors=[1]`), the refresh
@@ -47,6 +63,10 @@ class KakurenboPolicy(HidingPolicy):
         confidence_threshold: float = 0.7,
         move_back: bool = True,
         refresh_interval: int = 1,
+        max_consecutive_hidden: int | None = None,
+        refreshed_fraction: float = 1.0,
+        refresh_first: str = "least_confident",
+        seed: int = 0,
     ) -> None:
         if not 0 <= confidence_threshold <= 1:
             raise ValueError(
@@ -54,12 +74,28 @@ class KakurenboPolicy(HidingPolicy):
                 "candidate moves back, 0.7 in the paper."
             )
         require_refresh_interval(refresh_interval)
+        if max_consecutive_hidden is not None:
+            require_epochs("max_consecutive_hidden", max_consecutive_hidden, 1)
+            require_number("max_consecutive_hidden", max_consecutive_hidden, "[1, 255]", "a number of epochs")
+        require_number(
+            "refreshed_fraction",
+            refreshed_fraction,
+            "(0, 1]",
+            "the share of the hidden samples that a refresh looks at, which refresh_interval=0 leaves out altogether",
+        )
+        if refresh_first not in REFRESH_FIRST:
+            raise ValueError(f"refresh_first={refresh_first!r} must be one of {', '.join(map(repr, REFRESH_FIRST))}.")
         self.maximum_fraction = HiddenFractionSchedule(
             max_hidden_fraction, fraction_milestones, fraction_factors, hiding_warmup_epochs
         )
         self.confidence_threshold = confidence_threshold
         self.move_back = move_back
         self.refresh_interval = refresh_interval
+        self.max_consecutive_hidden = max_consecutive_hidden
+        self.refreshed_fraction = refreshed_fraction
+        self.refresh_first = refresh_first
+        self.seed = seed
+        self._streak: np.ndarray | None = None
 
     def select(self, ledger: SampleLedger, epoch: int, progress: float) -> Selection:
         """Candidates by lagging loss, less those that move back."""
@@ -70,8 +106,63 @@ class KakurenboPolicy(HidingPolicy):
                 candidates = hidden[part]
                 candidates &= ledger.correct_at(part)
                 candidates &= ledger.confidence_at(part) >= self.confidence_threshold
+        if self._streak is not None:
+            hidden &= self._streak < self.max_consecutive_hidden
         return Selection(torch.from_numpy(hidden), num_candidates)
 
     def wants_refresh(self, epoch: int) -> bool:
         """At the end of every `refresh_interval`-th epoch."""
         return is_due(epoch, self.refresh_interval)
+
+    def to_refresh(self, ledger: SampleLedger, epoch: int) -> Tensor | None:
+        """All hidden samples, or a share of them."""
+        if self.refreshed_fraction == 1:
+            return None
+        count = math.ceil(Fraction(str(self.refreshed_fraction)) * ledger.num_hidden)
+        if self.refresh_first == "random":
+            # Of a number of its own, whatever a selection of the same epoch may come to draw.
+            random = generator(self.seed, epoch, 1)
+            chosen = draw_without_replacement(ledger, ledger.hidden.numpy(), count, random)
+        else:
+            chosen = _least_confident(ledger, count)
+        return torch.from_numpy(chosen)
+
+    # ---- How long each sample has been hidden: kept only where it matters ----
+
+    @property
+    def observes(self) -> bool:
+        """Whether there is a limit to how long a sample is hidden."""
+        return self.max_consecutive_hidden is not None
+
+    def observe(self, ledger: SampleLedger, trained: np.ndarray, epoch: int) -> None:
+        """Count the epochs for which samples are hidden; of one that was shown but left out of a last batch, go on."""
+        if self.max_consecutive_hidden is None:
+            return
+        if self._streak is None:
+            self._streak = np.zeros(len(ledger), dtype=np.uint8)
+        for part in ledger.parts():
+            streak = self._streak[part]
+            streak += ledger.hidden.numpy()[part] & (streak < _LONGEST)
+            streak[trained[part]] = 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """`streak`, (N,) uint8: for how many epochs the sample has been hidden; with a limit to it alone."""
+        return {} if self._streak is None else {"streak": torch.from_numpy(self._streak)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over `state_dict`; without a limit, nothing."""
+        if self.max_consecutive_hidden is not None:
+            self._streak = state["streak"].clone().numpy()
+
+
+def _least_confident(ledger: SampleLedger, count: int) -> np.ndarray:
+    """So many of the hidden samples, at least one, of least confidence: (N,) bool."""
+    ids = ledger.hidden_ids.numpy()
+    confidence = ledger.confidence_at(ids)
+    threshold = np.partition(confidence, count - 1)[count - 1]
+    below = confidence < threshold
+    ties = np.flatnonzero(confidence == threshold)[: count - int(np.count_nonzero(below))]
+    chosen = np.zeros(len(ledger), dtype=np.bool_)
+    chosen[ids[below]] = True
+    chosen[ids[ties]] = True
+    return chosen
