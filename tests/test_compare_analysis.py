@@ -225,6 +225,20 @@ def test_times_are_those_of_the_same_seed():
     assert summary.processor_time.lower_quartile == pytest.approx(0.75)
 
 
+def test_the_spread_of_times_is_between_the_quartiles():
+    pace = (0.9, 1.0, 1.1, 1.2, 9.9)
+    records = [record(NO_HIDING, seed, 0.5, seconds=1.0) for seed in range(5)]
+    records += [record(COIN, seed, 0.5, seconds=pace[seed]) for seed in range(5)]
+    time = by_name(records)["coin"].time
+    assert (time.lower_quartile, time.median, time.upper_quartile) == (1.0, 1.1, 1.2)
+
+
+def test_a_time_of_nothing_is_not_divided_by():
+    summary = by_name([record(COIN, 0, 0.5), record(NO_HIDING, 0, 0.5, processor_seconds=0.0)])["coin"]
+    assert summary.processor_time is None
+    assert summary.time is not None
+
+
 def test_without_no_hiding_there_is_no_time():
     summary = by_name([record(KAKURENBO, 0, 0.5), record(NO_HIDING, 1, 0.5)])["kakurenbo"]
     assert (summary.time, summary.processor_time, summary.to_no_hiding) == (None, None, None)
