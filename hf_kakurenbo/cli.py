@@ -15,7 +15,9 @@ from ._version import __version__
 
 _PLAIN: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None, "add_completion": False}
 
-app = typer.Typer(help="Training images from formulas, drawn and stored.", pretty_exceptions_enable=False, **_PLAIN)
+app = typer.Typer(
+    help="Hiding what is known, compared; training images from formulas.", pretty_exceptions_enable=False, **_PLAIN
+)
 fdsl = typer.Typer(help="Images from formulas (FDSL): list, look at, store.", **_PLAIN)
 app.add_typer(fdsl, name="fdsl")
 
@@ -215,6 +217,53 @@ def parameters(
         family = find_family(entry.family)
         written = write_parameters(out, family, (category_parameters(family, seed, c) for c in range(count)))
         typer.echo(f"{written:,} files written to {out}.")
+
+
+@app.command()
+def compare(
+    out: Annotated[Path, typer.Option(help="A folder for what comes of it, or one to go on in.", show_default=False)],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to learn; may be repeated.  [default: all but the long and the many]", show_default=False
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A method, a group, or a .json file of your own; may be repeated.  [default: controls, field]",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many, from 0.")] = 8,
+    num_proc: Processes = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Few seeds, tasks and methods: five minutes.")] = False,
+) -> None:
+    """Compare methods of hiding: accuracy against time.
+
+    Trains every method with every seed on every task, offline. Writes
+    comparison.csv, .md and .png into OUT. Killed or interrupted, the same
+    command goes on; with more methods or seeds it trains only these.
+    """
+    from .compare import Record, find_methods, find_tasks
+    from .compare import compare as compare_methods
+    from .compare.comparison import DEFAULT_METHODS, DEFAULT_TASKS, QUICK_METHODS, QUICK_SEEDS, QUICK_TASKS
+
+    def show(record: Record, left: int) -> None:
+        said = f"{record.task} {record.method}, seed {record.seed}: {record.accuracy:.1%}, {record.seconds:.1f} s"
+        typer.echo(f"{said}; {left} left", err=True)
+
+    with _errors_in_one_line("Interrupted. What was trained is kept; the same command goes on."):
+        comparison = compare_methods(
+            find_tasks(task or (QUICK_TASKS if quick else DEFAULT_TASKS)),
+            find_methods(method or (QUICK_METHODS if quick else DEFAULT_METHODS)),
+            range(QUICK_SEEDS if quick else seeds),
+            out,
+            num_proc,
+            show,
+        )
+        typer.echo(comparison.table())
+        typer.echo(f"Written to {out}: comparison.csv, comparison.md, comparison.png.")
 
 
 @fdsl.command()

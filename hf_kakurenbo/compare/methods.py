@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@+-]*")
 
 
 @dataclass(frozen=True)
@@ -12,12 +18,15 @@ class Method:
     """A way of training, to be compared with others.
 
     Attributes:
-        name: in tables and folders; letters, digits and `._-=@`.
+        name: in tables and folders; letters, digits and `._=@+-`.
         options: fields of `KakurenboConfig`.
         epochs: factor of the task's epochs.
         learning_rate: factor of the task's learning rate.
         share_of: name of a method of the same comparison that runs first; this one then hides, in each epoch, the share
             that the other hid on average (`max_hidden_fraction`, with a constant schedule).
+
+    Raises:
+        ValueError: the name cannot be that of a folder, or a factor is not above 0.
     """
 
     name: str
@@ -26,11 +35,164 @@ class Method:
     learning_rate: float = 1.0
     share_of: str | None = None
 
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} cannot name a method: use letters, digits and ._=@+-, as in 'tau=0.9'.")
+        for factor in ("epochs", "learning_rate"):
+            if not getattr(self, factor) > 0:
+                raise ValueError(f"{factor}={getattr(self, factor)} of {self.name!r} is a factor, above 0.")
+
     @property
     def hides(self) -> bool:
         """Whether it is one of hiding, and not a control that trains on everything."""
         return self.options.get("hiding_policy") != "none"
 
 
+def _policy(name: str, policy: str, share_of: str | None = None, epochs: float = 1.0, **options: Any) -> Method:
+    return Method(name, {"hiding_policy": policy, **options}, epochs, share_of=share_of)
+
+
+def _kakurenbo(change: str, **options: Any) -> Method:
+    return _policy(f"kakurenbo{change}", "kakurenbo", **options)
+
+
+def _spaced(change: str, own: Mapping[str, Any] | None = None, epochs: float = 1.0, **options: Any) -> Method:
+    given = {**options, "policy_options": dict(own)} if own else options
+    return _policy(f"spaced_repetition{change}", "spaced_repetition", epochs=epochs, **given)
+
+
 NO_HIDING = Method("no-hiding", {"hiding_policy": "none"})
 """What every other method is compared with."""
+
+_NOTHING_HIDDEN = {"hiding_policy": "none"}
+
+CONTROLS = (
+    NO_HIDING,
+    Method("no-hiding@1.4", _NOTHING_HIDDEN, learning_rate=1.4),
+    *(
+        Method(f"shorter-{epochs}{'' if rate == 1 else f'@{rate}'}", _NOTHING_HIDDEN, epochs, rate)
+        for epochs in (0.85, 0.7, 0.55)
+        for rate in (1.0, 1.4)
+    ),
+)
+"""Training on everything, for the whole time or a part of it, `@` a factor of the learning rate."""
+
+FIELD = (
+    _kakurenbo(""),
+    _spaced(""),
+    _policy("coin", "coin"),
+    _policy("random", "random", share_of="kakurenbo"),
+    _policy("infobatch", "infobatch"),
+    _policy("selective_backprop", "selective_backprop", lr_compensation=False),
+    _policy("forgetting", "forgetting", lr_compensation=False),
+    _policy("forgetting-online", "forgetting", policy_options={"online": True}),
+    _policy("importance", "importance"),
+)
+"""The policies, each as its paper has it."""
+
+_NO_FALL: Mapping[str, Any] = {"fraction_milestones": [0.0], "fraction_factors": [1.0]}
+
+KAKURENBO_PARTS = (
+    _kakurenbo(""),
+    _kakurenbo("-no-move-back", move_back=False),
+    _kakurenbo("-no-fall", **_NO_FALL),
+    _kakurenbo("-no-compensation", lr_compensation=False),
+    _kakurenbo("-no-refresh", refresh_interval=0),
+    _kakurenbo("-no-parts", move_back=False, lr_compensation=False, refresh_interval=0, **_NO_FALL),
+)
+"""KAKURENBO with each of its parts left out, and with all of them left out."""
+
+KAKURENBO_SETTINGS = (
+    _kakurenbo("@F=0.5", max_hidden_fraction=0.5),
+    _kakurenbo("@F=0.5+tau=0.9", max_hidden_fraction=0.5, confidence_threshold=0.9),
+    _kakurenbo("@F=0.5+tau=0.95", max_hidden_fraction=0.5, confidence_threshold=0.95),
+    _kakurenbo("@no-fall+tau=0.9", confidence_threshold=0.9, **_NO_FALL),
+    _kakurenbo("@late-fall", fraction_milestones=[0.0, 0.8], fraction_factors=[1.0, 0.4]),
+    _kakurenbo("@limit=2", refresh_interval=0, policy_options={"max_consecutive_hidden": 2}),
+    _kakurenbo("@limit=1", refresh_interval=0, policy_options={"max_consecutive_hidden": 1}),
+    _kakurenbo("@refresh=half", policy_options={"refreshed_fraction": 0.5}),
+    _kakurenbo("@refresh=random-half", policy_options={"refreshed_fraction": 0.5, "refresh_first": "random"}),
+    _kakurenbo("@refresh-every-2", refresh_interval=2),
+    _kakurenbo("@initial-pass", hiding_warmup_epochs=0, initial_pass=True),
+    _kakurenbo("@epochs=1.1", epochs=1.1),
+)
+"""Other settings of KAKURENBO, and more epochs for the time that it saves."""
+
+SPACED_REPETITION_PARTS = (
+    _spaced(""),
+    _spaced("-no-threshold", confidence_threshold=0.0),
+    _spaced("-with-refresh", {"refreshes": True}),
+    _spaced("-no-random-pause", {"random_pause": False}),
+    _spaced("-no-growth", {"growing": False}),
+    _spaced("-no-compensation", lr_compensation=False),
+)
+"""Spaced repetition with each of its ideas left out."""
+
+SPACED_REPETITION_SETTINGS = (
+    _spaced("@tau=0.8", confidence_threshold=0.8),
+    _spaced("@tau=0.95", confidence_threshold=0.95),
+    _spaced("@tau=0.98", confidence_threshold=0.98),
+    _spaced("@K=2", {"max_interval": 2}),
+    _spaced("@K=4", {"max_interval": 4}),
+    _spaced("@K=16", {"max_interval": 16}),
+    _spaced("@tau=0.95+K=4", {"max_interval": 4}, confidence_threshold=0.95),
+    _spaced("@cap=0.3", {"max_resting_fraction": 0.3}),
+    _spaced("@cap=0.3+tau=0.95", {"max_resting_fraction": 0.3}, confidence_threshold=0.95),
+    _spaced("@warm-up=4", hiding_warmup_epochs=4),
+    _spaced("@epochs=1.2", epochs=1.2),
+)
+"""Other settings of spaced repetition, and more epochs for the time that it saves."""
+
+GROUPS: Mapping[str, Sequence[Method]] = {
+    "controls": CONTROLS,
+    "field": FIELD,
+    "kakurenbo-parts": KAKURENBO_PARTS,
+    "kakurenbo-settings": KAKURENBO_SETTINGS,
+    "spaced_repetition-parts": SPACED_REPETITION_PARTS,
+    "spaced_repetition-settings": SPACED_REPETITION_SETTINGS,
+}
+"""Methods that are asked for together, by the name of their group."""
+
+METHODS: Mapping[str, Method] = {method.name: method for group in GROUPS.values() for method in group}
+"""Every method that comes with the package, by its name."""
+
+
+def find_methods(names: Iterable[str]) -> list[Method]:
+    """The methods that some names stand for, each once, in that order; no hiding, if it is not there, before them.
+
+    Args:
+        names: of groups, of methods, or of JSON files: a list of objects with the attributes of `Method`.
+
+    Raises:
+        ValueError: a name stands for nothing, or a file holds something else.
+        FileNotFoundError: there is no such file.
+    """
+    found: dict[str, Method] = {NO_HIDING.name: NO_HIDING}
+    for name in names:
+        found.update({method.name: method for method in _methods_of(name)})
+    return list(found.values())
+
+
+def _methods_of(name: str) -> Sequence[Method]:
+    if name.endswith(".json"):
+        return _read(Path(name))
+    if name in GROUPS:
+        return GROUPS[name]
+    if name in METHODS:
+        return [METHODS[name]]
+    nearest = difflib.get_close_matches(name, [*GROUPS, *METHODS], n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    raise ValueError(
+        f"There is no method {name!r}.{hint} Groups of methods: {', '.join(GROUPS)}. Methods of your own go into a "
+        '.json file: [{"name": "bold", "options": {"max_hidden_fraction": 0.6}}].'
+    )
+
+
+def _read(file: Path) -> list[Method]:
+    try:
+        return [Method(**each) for each in json.loads(file.read_text(encoding="utf-8"))]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file} is no list of methods ({error}): write "
+            '[{"name": "bold", "options": {"max_hidden_fraction": 0.6}}, ...].'
+        ) from error

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..fdsl.files import written_beside
+
 
 @dataclass(frozen=True)
 class Record:
@@ -77,12 +79,8 @@ class RecordFolder:
         """Write a record; an interrupted writing leaves nothing that could be taken for one."""
         file = self._file(record.task, record.method, record.seed)
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_suffix(f".{os.getpid()}.part")
-        try:
-            beside.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
-            beside.replace(file)
-        finally:
-            beside.unlink(missing_ok=True)
+        with written_beside(file, sync=False) as stream:
+            stream.write((json.dumps(asdict(record), indent=1) + "\n").encode())
 
     def __iter__(self) -> Iterator[Record]:
         """All records, by task, method and seed."""

@@ -1,0 +1,89 @@
+"""The comparison as a whole: train what is missing, then table, CSV, Markdown and figure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..fdsl.files import written_beside
+from .analysis import MethodSummary, summarize
+from .extra import require_extra
+from .figure import save_figure
+from .methods import Method
+from .records import Record
+from .runs import run
+from .tables import format_table, to_markdown, write_csv
+from .tasks import Task
+
+DEFAULT_TASKS = ("digits", "fdsl-cnn", "fdsl-vit", "text")
+DEFAULT_METHODS = ("controls", "field")
+
+QUICK_TASKS = ("digits", "fdsl-cnn")
+QUICK_METHODS = ("shorter-0.85", "kakurenbo", "spaced_repetition", "random", "infobatch")
+QUICK_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison came to.
+
+    Attributes:
+        summaries: by the name of the task, a summary of each method.
+        records: of every training.
+    """
+
+    summaries: Mapping[str, Sequence[MethodSummary]]
+    records: Sequence[Record]
+
+    def table(self) -> str:
+        """For a terminal of 80 columns."""
+        return "\n\n".join(format_table(methods, task) for task, methods in self.summaries.items())
+
+    def markdown(self) -> str:
+        """The same in Markdown, a heading and a table for each task."""
+        return "\n\n".join(f"### {task}\n\n{to_markdown(methods)}" for task, methods in self.summaries.items())
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write `comparison.csv`, `comparison.md` and `comparison.png`, each complete or not at all."""
+        path = Path(folder)
+        write_csv(path / "comparison.csv", self.summaries)
+        with written_beside(path / "comparison.md") as file:
+            file.write((self.markdown() + "\n").encode())
+        save_figure(path / "comparison.png", self.summaries)
+
+
+def compare(
+    tasks: Sequence[Task],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    output_dir: str | os.PathLike[str],
+    processes: int = 1,
+    on_progress: Callable[[Record, int], None] | None = None,
+) -> Comparison:
+    """Train every method with every seed on every task, and write what came of it.
+
+    What was trained before, with the same settings, is read from `output_dir/records` and not trained again: an
+    interrupted comparison goes on where it was, and one with more methods or seeds trains only these.
+
+    Args:
+        tasks: what to learn; see `find_tasks`.
+        methods: how; see `find_methods`. Differences need `NO_HIDING` among them.
+        seeds: of the weights and of the order of the samples; two or more, for a spread.
+        output_dir: where the records, the table as CSV and Markdown, and the figure go.
+        processes: how many seeds are worked at at once, each with one thread. With 1 all happens in this process, with
+            the threads that it has.
+        on_progress: called with each new record, and how many trainings are left.
+
+    Raises:
+        ValueError: a task, method or seed is there twice, an option does not exist or is out of its range, or a record
+            was made with other settings.
+        RuntimeError: a package of the `compare` extra is not installed.
+    """
+    require_extra()
+    records = run(tasks, methods, seeds, Path(output_dir) / "records", processes, on_progress)
+    summaries = {task.name: summarize((r for r in records if r.task == task.name), methods) for task in tasks}
+    comparison = Comparison(summaries, records)
+    comparison.save(output_dir)
+    return comparison
