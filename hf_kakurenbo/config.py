@@ -70,6 +70,13 @@ class HidingArguments:
     refresh_interval: int = field(
         default=1, metadata={"help": "Look at the hidden samples, forward only, every so many epochs; 0 for never."}
     )
+    initial_pass: bool = field(
+        default=False,
+        metadata={
+            "help": "Look at every sample, forward only, before the first epoch, so that hiding can start at once: for "
+            "fine-tuning a model that already knows much. Set hiding_warmup_epochs to 0 with it."
+        },
+    )
     policy_options: dict[str, Any] | str | None = field(
         default=None,
         metadata={"help": "Options that the policy alone has, as JSON: '{\"max_interval\": 4}'. See docs/policies.md."},
@@ -129,6 +136,8 @@ class KakurenboConfig(HidingArguments, TrainingArguments):
             (segmentation) from which on a sample counts as predicted correctly, in [0, 1].
         lr_compensation: multiply the learning rate by 1 / (1 − the share hidden in the epoch).
         refresh_interval: look at the hidden samples, forward only, every so many epochs; 0 for never.
+        initial_pass: look at every sample, forward only, before the first epoch, so that hiding can start at once: for
+            fine-tuning a model that already knows much. It needs `hiding_warmup_epochs=0`.
         policy_options: options that the policy alone has, by name, or the JSON of such a dict; see `docs/policies.md`.
         ledger_precision: `"full"`, 12 bytes a sample and rank; `"compact"`, 6 bytes, loss and confidence in half
             precision; `"auto"`, compact from 100 million samples on.
@@ -220,6 +229,11 @@ def validate_hiding(options: HidingArguments) -> None:
         raise ValueError(
             f"accuracy_threshold={options.accuracy_threshold} is not in [0, 1]: it is the share of right tokens or "
             f"pixels from which on a sample counts as correct, {ACCURACY_THRESHOLD} by default."
+        )
+    if options.initial_pass and options.hiding_warmup_epochs > 0:
+        raise ValueError(
+            f"initial_pass=True with hiding_warmup_epochs={options.hiding_warmup_epochs} would look at every sample "
+            "for nothing, since nothing is hidden in the first epoch. Set hiding_warmup_epochs=0, or leave it out."
         )
     validate_precision(options.ledger_precision)
     if not options.sample_id_column:

@@ -500,6 +500,8 @@ class KakurenboMixin(_Base):
             self._load_rng_state(checkpoint)
             figures = {**figures, "resume_from_checkpoint": None}
         training.loader = figures["train_dataloader"]
+        if epoch == 0 and checkpoint is None and hiding_arguments(self.args).initial_pass:
+            self._look_at_all(training)
         batches = self._begin_epoch(training, epoch, batches_done, goes_on)
         updates, updates_done = self._updates(batches), self._updates(batches_done)
         plan = self._plan_epoch(epoch, updates, figures["num_update_steps_per_epoch"], updates_done)
@@ -621,7 +623,8 @@ class KakurenboMixin(_Base):
         else:
             measured = run.finish_epoch()
         if run.epoch == 0:
-            self._warn_of_samples_without_a_loss(run.ledger, measured)
+            looked_at_all = hiding_arguments(self.args).initial_pass
+            self._warn_of_samples_without_a_loss(run.ledger, len(run.ledger) if looked_at_all else measured)
         if training.generators_at_end is not None:
             self._load_rng_state(training.generators_at_end)
         stops = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
@@ -656,6 +659,12 @@ class KakurenboMixin(_Base):
         """Look at the hidden samples, or at those of them that the policy names."""
         with training.run.refreshing() as chosen:
             self._look_at(training, chosen, training.run.epoch)
+
+    def _look_at_all(self, training: _Training) -> None:
+        """Look at every sample before the first epoch, so that hiding can start with it."""
+        training.roll_call.meet("before the pass over all samples")
+        with training.run.looking_at_all() as everything:
+            self._look_at(training, everything, 0)
 
     def _look_at(self, training: _Training, chosen: Tensor, epoch: int) -> None:
         """Measure some samples, (N,) bool, forward only, through the same path as in training."""

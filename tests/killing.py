@@ -83,9 +83,9 @@ class Fuse(TrainerCallback):
             def __init__(self, run: HidingRun) -> None:
                 self.inner = refreshing(run)
 
-            def __enter__(self) -> None:
+            def __enter__(self) -> torch.Tensor:
                 in_refresh.append(True)
-                self.inner.__enter__()
+                return self.inner.__enter__()
 
             def __exit__(self, *error: Any) -> None:
                 self.inner.__exit__(*error)

@@ -21,6 +21,7 @@ DEFAULTS = {
     "accuracy_threshold": 0.9,
     "lr_compensation": True,
     "refresh_interval": 1,
+    "initial_pass": False,
     "policy_options": None,
     "ledger_precision": "auto",
     "sample_id_column": "sample_id",
@@ -55,6 +56,7 @@ def test_defaults(tmp_path):
         (["--no_lr_compensation"], "lr_compensation", False),
         (["--refresh_interval", "2"], "refresh_interval", 2),
         (["--refresh_interval", "0"], "refresh_interval", 0),
+        (["--initial_pass", "--hiding_warmup_epochs", "0"], "initial_pass", True),
         (
             ["--hiding_policy", "spaced_repetition", "--policy_options", '{"max_interval": 4}'],
             "policy_options",
@@ -85,6 +87,7 @@ def test_every_flag_has_a_help_text():
     [
         ({"max_hidden_fraction": 1.0}, r"max_hidden_fraction=1.0 is not in \[0, 1\)"),
         ({"hiding_policy": "kakurenbu"}, "Did you mean 'kakurenbo'"),
+        ({"initial_pass": True}, "initial_pass=True with hiding_warmup_epochs=1 .*Set hiding_warmup_epochs=0"),
         ({"policy_options": "max_interval=4"}, "policy_options='max_interval=4' is no JSON.*write it as"),
         ({"policy_options": "[4]"}, r"policy_options='\[4\]' must be a dict"),
         ({"policy_options": {"max_interval": 4}}, "'max_interval', which hiding_policy='kakurenbo' does not take"),
