@@ -261,7 +261,7 @@ TASKS: Mapping[str, Task] = {
             1.5e-3,
             64,
         ),
-        _task("text", partial(_sources, 150, 240), partial(_tiny_bert, len(_PACKAGES)), 12, 3e-3, 32),
+        _task("text", partial(_sources, 150, 240), partial(_tiny_bert, len(_PACKAGES)), 12, 4e-3, 32),
     )
 }
 """The tasks that come with the package, by name."""
