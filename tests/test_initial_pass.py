@@ -159,6 +159,27 @@ def outcomes(folder, batch_size):
     return made
 
 
+def outcome_of_a_stream(folder, batch_size):
+    """What a training on a stream hides and looks at, of which a refresh looks at a part."""
+    trainer = trained(
+        folder,
+        **{"model": knowing_linear, "dataset": streamed(), "num_samples": NUM_SAMPLES, "num_train_epochs": 3},
+        **{"per_device_train_batch_size": batch_size, "dataloader_drop_last": True, **KAKURENBO, **INITIAL_PASS},
+        policy_options={"refreshed_fraction": 0.5},
+    )
+    return trainer.watch.hidden, trainer._training.run.refreshed_samples, trainer.ledger.state_dict()
+
+
+def test_two_processes_look_at_a_stream_as_one_does(tmp_path):
+    first, second = run_ranks(2, outcome_of_a_stream, tmp_path, 8)
+    hidden, refreshed, _ = outcome_of_a_stream(tmp_path / "alone", 16)
+    assert hidden[0].sum() > 40
+    assert first[1] == second[1] == refreshed < NUM_SAMPLES + sum(int(mask.sum()) for mask in hidden[:-1])
+    for mine in (first, second):
+        assert all(torch.equal(one, other) for one, other in zip(mine[0], hidden, strict=True))
+    assert same_tensors(first[2], second[2])
+
+
 def test_two_processes_hide_what_one_does(tmp_path):
     first, second = run_ranks(2, outcomes, tmp_path, 8)
     alone = outcomes(tmp_path / "alone", 16)
