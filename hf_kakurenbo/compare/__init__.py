@@ -12,7 +12,8 @@ The command `hf-kakurenbo compare` is the same. It needs `pip install "hf-kakure
 from .comparison import Comparison, compare
 from .methods import METHODS, NO_HIDING, Method, find_methods
 from .records import Record
-from .tasks import TASKS, Splits, Task, find_tasks
+from .samples import Splits
+from .tasks import TASKS, Task, find_tasks
 
 __all__ = [
     "METHODS",

@@ -77,9 +77,10 @@ def compare(
         on_progress: called with each new record, and how many trainings are left.
 
     Raises:
-        ValueError: a task, method or seed is there twice, an option does not exist or is out of its range, or a record
-            was made with other settings.
-        RuntimeError: a package of the `compare` extra is not installed.
+        ValueError: a task, method or seed is there twice, or none is; an option does not exist or is out of its range,
+            or a record was made with other settings.
+        RuntimeError: a package of the `compare` extra is not installed; or, with several processes, a training failed
+            in one of them.
     """
     require_extra()
     records = run(tasks, methods, seeds, Path(output_dir) / "records", processes, on_progress)

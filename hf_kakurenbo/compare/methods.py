@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@+-]*")
+from .records import require_folder_name
+
+_DECIDED_BY: Mapping[str, str] = {
+    "num_train_epochs": "give `epochs`, a factor of the task's",
+    "max_steps": "give `epochs`, a factor of the task's",
+    "learning_rate": "give `learning_rate`, a factor of the task's, beside the options",
+    "seed": "the seeds of the comparison are the same for every method",
+    "output_dir": "a training of a comparison leaves nothing but its record",
+}
+"""Fields of `KakurenboConfig` that are not a method's to set, and what is to be done instead."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Method:
             that the other hid on average (`max_hidden_fraction`, with a constant schedule).
 
     Raises:
-        ValueError: the name cannot be that of a folder, or a factor is not above 0.
+        ValueError: the name cannot be that of a folder, a factor is not above 0, or an option is decided elsewhere.
     """
 
     name: str
@@ -36,11 +44,13 @@ class Method:
     share_of: str | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"{self.name!r} cannot name a method: use letters, digits and ._=@+-, as in 'tau=0.9'.")
+        require_folder_name("method", self.name)
         for factor in ("epochs", "learning_rate"):
             if not getattr(self, factor) > 0:
                 raise ValueError(f"{factor}={getattr(self, factor)} of {self.name!r} is a factor, above 0.")
+        for option, instead in _DECIDED_BY.items():
+            if option in self.options:
+                raise ValueError(f"{option} is no option of the method {self.name!r}: {instead}.")
 
     @property
     def hides(self) -> bool:
@@ -158,18 +168,20 @@ METHODS: Mapping[str, Method] = {method.name: method for group in GROUPS.values(
 
 
 def find_methods(names: Iterable[str]) -> list[Method]:
-    """The methods that some names stand for, each once, in that order; no hiding, if it is not there, before them.
+    """The methods that some names stand for, each once, in that order; no hiding before them, asked for or not.
 
     Args:
         names: of groups, of methods, or of JSON files: a list of objects with the attributes of `Method`.
 
     Raises:
-        ValueError: a name stands for nothing, or a file holds something else.
+        ValueError: a name stands for nothing, a file holds something else, or two different methods have one name.
         FileNotFoundError: there is no such file.
     """
     found: dict[str, Method] = {NO_HIDING.name: NO_HIDING}
     for name in names:
-        found.update({method.name: method for method in _methods_of(name)})
+        for method in _methods_of(name):
+            if found.setdefault(method.name, method) != method:
+                raise ValueError(f"{name!r} has another method of the name {method.name!r}: give it a name of its own.")
     return list(found.values())
 
 

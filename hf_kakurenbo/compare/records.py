@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..fdsl.files import written_beside
+from ..fdsl.files import remove_leftovers, written_beside
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@+-]*")
+
+
+def require_folder_name(kind: str, name: str) -> None:
+    """Check a name that becomes that of a folder of records.
+
+    Args:
+        kind: what it names, for the message.
+        name: letters, digits and `._=@+-`, the first a letter or a digit.
+
+    Raises:
+        ValueError: it has something else.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a {kind}: use letters, digits and ._=@+-, as in 'tau=0.9'.")
 
 
 @dataclass(frozen=True)
@@ -53,15 +70,19 @@ class RecordFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
+    def has(self, task: str, method: str, seed: int) -> bool:
+        """Whether a training was done, with whatever settings."""
+        return self._file(task, method, seed).exists()
+
     def find(self, task: str, method: str, seed: int, settings: Mapping[str, Any]) -> Record | None:
         """The record of a training, or None if it is still to be done.
 
         Raises:
             ValueError: it was made with other settings.
         """
-        file = self._file(task, method, seed)
-        if not file.exists():
+        if not self.has(task, method, seed):
             return None
+        file = self._file(task, method, seed)
         record = _read(file)
         # As JSON: a tuple comes back as a list.
         wanted = json.loads(json.dumps(settings))
@@ -79,6 +100,7 @@ class RecordFolder:
         """Write a record; an interrupted writing leaves nothing that could be taken for one."""
         file = self._file(record.task, record.method, record.seed)
         file.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(file.parent, f"{file.name}-")
         with written_beside(file, sync=False) as stream:
             stream.write((json.dumps(asdict(record), indent=1) + "\n").encode())
 
@@ -93,6 +115,9 @@ class RecordFolder:
 
 def _read(file: Path) -> Record:
     try:
-        return Record(**json.loads(file.read_text(encoding="utf-8")))
+        record = Record(**json.loads(file.read_text(encoding="utf-8")))
+        if not isinstance(record.settings, dict):
+            raise TypeError(f"its settings are {record.settings!r}")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file} is no record of a comparison ({error}); remove it.") from error
+    return record

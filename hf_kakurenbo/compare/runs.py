@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import random
 import signal
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 import transformers
@@ -18,6 +24,9 @@ from .methods import Method
 from .records import Record, RecordFolder
 from .tasks import Task
 from .training import make_arguments, settings_of, train
+
+_Trained = tuple[Record, bool]
+"""A record, and whether it is new."""
 
 
 @dataclass(frozen=True)
@@ -53,62 +62,148 @@ def run(
         on_progress: called with each new record, and how many trainings are left.
 
     Raises:
-        ValueError: a method or task is there twice, an option does not exist or is out of its range, or a record was
-            made with other settings.
+        ValueError: a method, task or seed is there twice, or none is; an option does not exist or is out of its range,
+            or a record was made with other settings.
+        RuntimeError: in a process of its own, a training failed, or the process was ended from outside.
     """
-    _check(tasks, methods)
+    _check(tasks, methods, seeds, processes)
     work = [_Seed(task, methods, seed, folder) for seed in seeds for task in tasks]
-    left = len(work) * len(methods)
+    left = sum(map(_count_missing, work))
+    folder.mkdir(parents=True, exist_ok=True)
     records = []
-    for record, is_new in _in_processes(work, processes) if processes > 1 else _in_turn(work):
-        records.append(record)
-        left -= 1
-        if is_new and on_progress is not None:
-            on_progress(record, left)
+    with closing(_in_processes(work, processes) if processes > 1 else _in_turn(work)) as trained:
+        for record, is_new in trained:
+            records.append(record)
+            left -= is_new
+            if is_new and on_progress is not None:
+                on_progress(record, left)
     return records
 
 
-def _in_turn(work: Sequence[_Seed]) -> Iterator[tuple[Record, bool]]:
+def _count_missing(work: _Seed) -> int:
+    """How many trainings of a seed are still to be done; raises for a record made with other settings."""
+    folder = RecordFolder(work.folder)
+    missing = 0
+    for method in work.methods:
+        where = (work.task.name, method.name, work.seed)
+        if method.share_of is not None:
+            missing += not folder.has(*where)  # its settings are known only when the other one is trained
+        else:
+            missing += folder.find(*where, settings_of(work.task, method)) is None
+    return missing
+
+
+def _in_turn(work: Sequence[_Seed]) -> Generator[_Trained, None, None]:
     for seed in work:
         yield from _trainings(seed)
 
 
-def _in_processes(work: Sequence[_Seed], processes: int) -> Iterator[tuple[Record, bool]]:
+# ---- Processes ----
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a process sends of an error: its text, since not every exception travels."""
+
+    message: str
+    trace: str
+
+
+def _in_processes(work: Sequence[_Seed], processes: int) -> Generator[_Trained, None, None]:
+    waiting = deque(work)
+    with ExitStack() as started:
+        pipes = [started.enter_context(_worker()) for _ in range(min(processes, len(work)))]
+        busy: dict[Connection, _Seed] = {}
+        for pipe in pipes:
+            busy[pipe] = waiting.popleft()
+            pipe.send(busy[pipe])
+        while busy:
+            for pipe in cast(list[Connection], wait(list(busy))):
+                answer = _receive(pipe, busy[pipe])
+                if answer is not None:
+                    yield answer
+                elif waiting:
+                    busy[pipe] = waiting.popleft()
+                    pipe.send(busy[pipe])
+                else:
+                    del busy[pipe]
+
+
+def _receive(pipe: Connection, seed: _Seed) -> _Trained | None:
+    """A training that a process did, or None at the end of the seed."""
+    doing = f"{seed.task.name}, seed {seed.seed}"
+    try:
+        answer = pipe.recv()
+    except (EOFError, ConnectionError) as error:
+        raise RuntimeError(
+            f"The process of {doing}, was ended from outside, perhaps for want of memory. What was trained is kept: "
+            "run the same again, with fewer processes, and it goes on."
+        ) from error
+    if isinstance(answer, _Failure):
+        raise RuntimeError(f"{doing}: {answer.message}") from RuntimeError(f"\n{answer.trace}")
+    return answer
+
+
+@contextmanager
+def _worker() -> Iterator[Connection]:
+    """A pipe to a process that trains the seeds that are sent to it; the process is ended with the block."""
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        done = manager.Queue()
-        with context.Pool(min(processes, len(work)), initializer=_begin_process) as pool:
-            pending = [pool.apply_async(_report_trainings, (seed, done)) for seed in work]
-            for _ in work:
-                while (item := done.get()) is not None:
-                    yield item
-            for result in pending:
-                result.get()
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs,), daemon=True)
+    with _interrupts_kept_from_children():
+        process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        process.terminate()
+        process.join()
+        ours.close()
 
 
-def _begin_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process that waits for this one, which ends it
+@contextmanager
+def _interrupts_kept_from_children() -> Iterator[None]:
+    """Of Ctrl-C, which a terminal sends to all its processes, those started here see nothing: the parent ends them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _work(pipe: Connection) -> None:
+    # As an exception, so that what is half written is removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
+    with suppress(ConnectionError):  # nobody waits any more
+        while True:
+            for answer in _answers(pipe):
+                pipe.send(answer)
 
 
-def _report_trainings(seed: _Seed, done: Any) -> None:
+def _answers(pipe: Connection) -> Iterator[_Trained | _Failure | None]:
+    """What is sent back for a seed: each training, and None at the end, or what went wrong."""
     try:
-        for item in _trainings(seed):
-            done.put(item)
-    finally:
-        done.put(None)
+        yield from _trainings(pipe.recv())
+        yield None
+    except Exception as error:
+        yield _Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-def _trainings(work: _Seed) -> Iterator[tuple[Record, bool]]:
+# ---- One seed ----
+
+
+def _trainings(work: _Seed) -> Iterator[_Trained]:
     """The records of a seed's methods, and whether each is new, in the order in which they were trained."""
     folder = RecordFolder(work.folder)
+    by_name = {method.name: method for method in work.methods}
     found: dict[str, Record] = {}
     for method in _in_order(work):
         share = None
         if method.share_of is not None:
             other = found[method.share_of]
-            share = 1 - other.backpropagated / other.full_samples
+            share = 1 - other.backpropagated / (other.full_samples * by_name[method.share_of].epochs)
         settings = settings_of(work.task, method, share)
         record = folder.find(work.task.name, method.name, work.seed, settings)
         is_new = record is None
@@ -126,22 +221,53 @@ def _in_order(work: _Seed) -> list[Method]:
     return sorted(shuffled, key=lambda method: method.share_of is not None)
 
 
-def _check(tasks: Sequence[Task], methods: Sequence[Method]) -> None:
-    for kind, named in (("task", tasks), ("method", methods)):
-        names = [each.name for each in named]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"The {kind} {twice[0]!r} is there {names.count(twice[0])} times: names must differ.")
-    by_name = {method.name: method for method in methods}
-    for method in methods:
-        if method.share_of is not None and method.share_of not in by_name:
-            raise ValueError(
-                f"{method.name!r} hides as much as {method.share_of!r}, which is not among the methods: add it."
-            )
+# ---- What can be found out before the first training ----
+
+
+def _check(tasks: Sequence[Task], methods: Sequence[Method], seeds: Sequence[int], processes: int) -> None:
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes}.")
+    _require_distinct("task", [task.name for task in tasks])
+    _require_distinct("method", [method.name for method in methods])
+    _require_distinct("seed", seeds)
+    if min(seeds) < 0:
+        raise ValueError(f"A seed must be 0 or more, got {min(seeds)}.")
+    _check_shares(methods)
     with tempfile.TemporaryDirectory() as folder:
         for task in tasks:
             for method in methods:
-                try:
-                    make_arguments(settings_of(task, method, None if method.share_of is None else 0.1), 0, folder)
-                except (TypeError, ValueError) as error:
-                    raise ValueError(f"The method {method.name!r} on the task {task.name!r}: {error}") from error
+                _check_settings(task, method, folder)
+
+
+def _require_distinct(kind: str, given: Sequence[Hashable]) -> None:
+    if not given:
+        raise ValueError(f"There is no {kind} to compare with: give at least one.")
+    for each in given:
+        count = given.count(each)
+        if count > 1:
+            raise ValueError(f"The {kind} {each!r} is there {count} times: give it once.")
+
+
+def _check_shares(methods: Sequence[Method]) -> None:
+    by_name = {method.name: method for method in methods}
+    for method in methods:
+        if method.share_of is None:
+            continue
+        if method.share_of not in by_name:
+            raise ValueError(
+                f"{method.name!r} hides as much as {method.share_of!r}, which is not among the methods: add it."
+            )
+        if by_name[method.share_of].share_of is not None:
+            raise ValueError(
+                f"{method.name!r} hides as much as {method.share_of!r}, which itself hides as much as another: name "
+                "that one."
+            )
+
+
+def _check_settings(task: Task, method: Method, folder: str) -> None:
+    try:
+        settings = settings_of(task, method, None if method.share_of is None else 0.1)
+        make_arguments(settings, 0, folder)
+        json.dumps(settings)  # as the record will hold them
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The method {method.name!r} on the task {task.name!r}: {error}") from error

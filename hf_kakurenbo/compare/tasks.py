@@ -9,14 +9,13 @@ import re
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -28,32 +27,10 @@ from transformers import (
 )
 
 from ..fdsl import load_fdsl
+from .continued import model_knowing_half
 from .extra import requires_extra
-
-
-class Samples(Dataset[dict[str, Tensor]]):
-    """Samples in memory.
-
-    Args:
-        columns: tensors by the name of a model's input, each with a row for each sample; `labels` among them.
-    """
-
-    def __init__(self, **columns: Tensor) -> None:
-        self.columns = columns
-
-    def __len__(self) -> int:
-        return len(self.columns["labels"])
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: column[index] for name, column in self.columns.items()}
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The data of a task: `train`, and `validation` with nothing of it. Datasets that Trainer takes, with labels."""
-
-    train: Any
-    validation: Any
+from .records import require_folder_name
+from .samples import QUIET, Samples, Splits
 
 
 @dataclass(frozen=True)
@@ -61,18 +38,31 @@ class Task:
     """What is learned, and how.
 
     Attributes:
-        name: in tables and folders; letters, digits and `._-`.
+        name: in tables and folders; letters, digits and `._=@+-`.
         load: makes the data; the same each time. It and `make_model` must be importable, not lambdas: they run in
             processes of their own.
         make_model: from random weights, drawn from PyTorch's generator: a classifier whose first output but for the
             loss are logits, (B, classes).
         arguments: fields of `KakurenboConfig`: epochs, batch size, learning rate, schedule.
+
+    Raises:
+        ValueError: the name cannot be that of a folder, or the arguments lack what methods multiply.
     """
 
     name: str
     load: Callable[[], Splits]
     make_model: Callable[[], PreTrainedModel]
     arguments: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        require_folder_name("task", self.name)
+        for argument in ("num_train_epochs", "learning_rate"):
+            if argument not in self.arguments:
+                raise ValueError(
+                    f"The arguments of the task {self.name!r} lack {argument}: methods give a factor of it."
+                )
+        if "max_steps" in self.arguments:
+            raise ValueError(f"The task {self.name!r} has max_steps; give num_train_epochs alone: methods multiply it.")
 
 
 # ---- Images ----
@@ -207,13 +197,14 @@ def _task(
     load: Callable[[], Splits],
     make_model: Callable[[], PreTrainedModel],
     epochs: int,
-    rate: float,
-    batch: int,
+    learning_rate: float,
+    batch_size: int,
 ) -> Task:
+    """A task with the schedule that all have; the learning rate is the best of a grid without hiding."""
     arguments = {
         "num_train_epochs": epochs,
-        "learning_rate": rate,
-        "per_device_train_batch_size": batch,
+        "learning_rate": learning_rate,
+        "per_device_train_batch_size": batch_size,
         "per_device_eval_batch_size": 256,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.1,
@@ -223,45 +214,31 @@ def _task(
     return Task(name, load, make_model, arguments)
 
 
-_CNN_IMAGES: Mapping[str, Any] = {"image_size": 28, "points": 600, "patches": False}
+def _continued(task: Task, name: str, epochs: int) -> Task:
+    """Another task's samples, from a model that was trained on half of them before."""
+    before = tuple({**task.arguments, **QUIET}.items())
+    make_model = partial(model_knowing_half, task.load, task.make_model, before)
+    return replace(task, name=name, make_model=make_model, arguments={**task.arguments, "num_train_epochs": epochs})
+
+
+_DRAWN: Mapping[str, Any] = {"image_size": 28, "points": 600, "patches": False}
+_FRACTALS = partial(_formulas, "fractaldb-1k", 30, 120, 80, **_DRAWN)
+_MANY_FRACTALS = partial(_formulas, "fractaldb-1k", 120, 30, 20, **_DRAWN)
+_VISUAL_ATOMS = partial(_formulas, "visualatom-1k", 10, 200, 200, image_size=24)
+_SOURCES = partial(_sources, 150, 240)
+
+_FDSL_CNN = _task("fdsl-cnn", _FRACTALS, partial(_small_resnet, 30), 14, 2e-2, 64)
 
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
         _task("digits", _digits, partial(_small_resnet, 10), 20, 1e-2, 32),
-        _task(
-            "fdsl-cnn",
-            partial(_formulas, "fractaldb-1k", 30, 120, 80, **_CNN_IMAGES),
-            partial(_small_resnet, 30),
-            14,
-            2e-2,
-            64,
-        ),
-        _task(
-            "fdsl-cnn-long",
-            partial(_formulas, "fractaldb-1k", 30, 120, 80, **_CNN_IMAGES),
-            partial(_small_resnet, 30),
-            28,
-            2e-2,
-            64,
-        ),
-        _task(
-            "fdsl-cnn-many",
-            partial(_formulas, "fractaldb-1k", 120, 30, 20, **_CNN_IMAGES),
-            partial(_small_resnet, 120),
-            14,
-            2e-2,
-            64,
-        ),
-        _task(
-            "fdsl-vit",
-            partial(_formulas, "visualatom-1k", 10, 200, 200, image_size=24),
-            partial(_tiny_vit, 10),
-            25,
-            1.5e-3,
-            64,
-        ),
-        _task("text", partial(_sources, 150, 240), partial(_tiny_bert, len(_PACKAGES)), 12, 4e-3, 32),
+        _FDSL_CNN,
+        _task("fdsl-cnn-long", _FRACTALS, partial(_small_resnet, 30), 28, 2e-2, 64),
+        _task("fdsl-cnn-many", _MANY_FRACTALS, partial(_small_resnet, 120), 14, 2e-2, 64),
+        _continued(_FDSL_CNN, "fdsl-cnn-continued", 8),
+        _task("fdsl-vit", _VISUAL_ATOMS, partial(_tiny_vit, 10), 25, 1.5e-3, 64),
+        _task("text", _SOURCES, partial(_tiny_bert, len(_PACKAGES)), 12, 4e-3, 32),
     )
 }
 """The tasks that come with the package, by name."""

@@ -14,16 +14,8 @@ from ..config import KakurenboConfig
 from ..trainer import KakurenboTrainer
 from .methods import Method
 from .records import Record
+from .samples import QUIET
 from .tasks import Task
-
-_ALWAYS: Mapping[str, Any] = {
-    "report_to": "none",
-    "save_strategy": "no",
-    "eval_strategy": "no",
-    "logging_strategy": "no",
-    "disable_tqdm": True,
-    "dataloader_pin_memory": False,
-}
 
 
 def settings_of(task: Task, method: Method, hidden_share: float | None = None) -> dict[str, Any]:
@@ -33,13 +25,21 @@ def settings_of(task: Task, method: Method, hidden_share: float | None = None) -
         task: gives the epochs, the learning rate and the rest.
         method: changes some of it.
         hidden_share: the share of the samples that the method of `share_of` hid in this seed.
+
+    Raises:
+        ValueError: it is to hide a share, and has no epoch to do so.
     """
     settings = {**task.arguments, **method.options}
-    epochs = task.arguments["num_train_epochs"]
-    settings["num_train_epochs"] = epochs * method.epochs
+    epochs = task.arguments["num_train_epochs"] * method.epochs
+    settings["num_train_epochs"] = epochs
     settings["learning_rate"] = task.arguments["learning_rate"] * method.learning_rate
     if hidden_share is not None:
-        hiding_epochs = epochs - settings.get("hiding_warmup_epochs", 1)
+        warmup = settings.get("hiding_warmup_epochs", 1)
+        hiding_epochs = epochs - warmup
+        if hiding_epochs <= 0:
+            raise ValueError(
+                f"hiding_warmup_epochs={warmup} leaves none of {epochs} epochs to hide in: give more epochs."
+            )
         settings["max_hidden_fraction"] = min(hidden_share * epochs / hiding_epochs, 0.99)
         settings.update(fraction_milestones=[0.0], fraction_factors=[1.0])
     return settings
@@ -52,7 +52,7 @@ def make_arguments(settings: Mapping[str, Any], seed: int, folder: str) -> Kakur
         TypeError: a setting is no field of them.
         ValueError: a setting is out of its range.
     """
-    return KakurenboConfig(output_dir=folder, seed=seed, **{**_ALWAYS, **settings})
+    return KakurenboConfig(output_dir=folder, seed=seed, **{**QUIET, **settings})
 
 
 def train(task: Task, method: Method, seed: int, settings: Mapping[str, Any]) -> Record:
@@ -97,4 +97,6 @@ def train(task: Task, method: Method, seed: int, settings: Mapping[str, Any]) ->
 
 
 def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    return {"accuracy": float(np.mean(np.argmax(prediction.predictions, axis=-1) == prediction.label_ids))}
+    outputs = prediction.predictions
+    logits = outputs[0] if isinstance(outputs, tuple) else outputs
+    return {"accuracy": float(np.mean(np.argmax(logits, axis=-1) == prediction.label_ids))}
