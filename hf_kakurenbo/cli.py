@@ -235,7 +235,9 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many, from 0.")] = 8,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many, from 0.  [default: 8; quick: 3]", show_default=False)
+    ] = None,
     num_proc: Processes = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Few seeds, tasks and methods: five minutes.")] = False,
 ) -> None:
@@ -249,15 +251,21 @@ def compare(
     from .compare import compare as compare_methods
     from .compare.comparison import DEFAULT_METHODS, DEFAULT_TASKS, QUICK_METHODS, QUICK_SEEDS, QUICK_TASKS
 
+    if seeds is None:
+        seeds = QUICK_SEEDS if quick else 8
+
     def show(record: Record, left: int) -> None:
         said = f"{record.task} {record.method}, seed {record.seed}: {record.accuracy:.1%}, {record.seconds:.1f} s"
         typer.echo(f"{said}; {left} left", err=True)
 
     with _errors_in_one_line("Interrupted. What was trained is kept; the same command goes on."):
+        if seeds < 1:
+            raise ValueError(f"seeds must be at least 1, got {seeds}.")
+        sys.path.insert(0, str(Path.cwd()))  # so that a task of your own is found where the command is given
         comparison = compare_methods(
             find_tasks(task or (QUICK_TASKS if quick else DEFAULT_TASKS)),
             find_methods(method or (QUICK_METHODS if quick else DEFAULT_METHODS)),
-            range(QUICK_SEEDS if quick else seeds),
+            range(seeds),
             out,
             num_proc,
             show,
