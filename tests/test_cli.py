@@ -20,6 +20,11 @@ COUNT = CATEGORIES * INSTANCES
 
 
 @pytest.fixture(autouse=True)
+def own_import_path(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture(autouse=True)
 def toy_in_catalog(monkeypatch):
     enter_into_catalog(monkeypatch.setitem)
 
@@ -37,7 +42,7 @@ def test_version():
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["fdsl"], *(["fdsl", name] for name in ("list", "preview", "render", "parameters", "search"))],
+    [[], ["compare"], ["fdsl"], *(["fdsl", name] for name in ("list", "preview", "render", "parameters", "search"))],
     ids=" ".join,
 )
 def test_help_fits_80_columns(command):
@@ -219,6 +224,98 @@ cli.main()
     assert done.stderr == "Interrupted. What is written is complete; the same command goes on.\n"
     assert run("fdsl", "render", NAME, "--out", tmp_path / "out", "--image-size", 8)[0] == 0
     assert len(list(tmp_path.glob("out/train/*/*.png"))) == COUNT
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """What `compare` was called with, in the place of what it does."""
+    from hf_kakurenbo import compare
+
+    calls = []
+
+    def note(tasks, methods, seeds, out, processes, on_progress):
+        given = {"tasks": [task.name for task in tasks], "methods": [method.name for method in methods]}
+        calls.append({**given, "seeds": list(seeds), "out": out, "processes": processes})
+        on_progress(compare.Record("digits", "kakurenbo", 2, 0.98765, 5, 2, 7, 3, 1.26, 1.5), 4)
+        return compare.Comparison({}, [])
+
+    monkeypatch.setattr(compare, "compare", note)
+    return calls
+
+
+def test_compare(compared, tmp_path):
+    out = tmp_path / "out"
+    code, printed, err = run("compare", "--out", out)
+    assert (code, err) == (0, "digits kakurenbo, seed 2: 98.8%, 1.3 s; 4 left\n")
+    assert printed.endswith(f"Written to {out}: comparison.csv, comparison.md, comparison.png.\n")
+    [given] = compared
+    assert given["tasks"] == ["digits", "fdsl-cnn", "fdsl-vit", "text"]
+    assert given["methods"][:2] == ["no-hiding", "no-hiding@1.4"]
+    assert {"shorter-0.55@1.4", "kakurenbo", "importance"} < set(given["methods"])
+    assert (given["seeds"], given["out"], given["processes"]) == (list(range(8)), out, 1)
+
+
+def test_compare_quickly(compared, tmp_path):
+    assert run("compare", "--out", tmp_path, "--quick", "--num-proc", 2)[0] == 0
+    assert compared == [
+        {
+            "tasks": ["digits", "fdsl-cnn"],
+            "methods": ["no-hiding", "shorter-0.85", "kakurenbo", "spaced_repetition", "random", "infobatch"],
+            "seeds": [0, 1, 2],
+            "out": tmp_path,
+            "processes": 2,
+        }
+    ]
+
+
+def test_what_is_given_goes_before_what_is_quick(compared, tmp_path):
+    options = ["--task", "text", "--method", "coin", "--method", "kakurenbo", "--seeds", 1]
+    assert run("compare", "--out", tmp_path, *options)[0] == 0
+    assert run("compare", "--out", tmp_path, "--quick", *options)[0] == 0
+    assert compared[0] == compared[1]
+    assert (compared[0]["tasks"], compared[0]["seeds"]) == (["text"], [0])
+    assert compared[0]["methods"] == ["no-hiding", "coin", "kakurenbo"]
+
+
+def test_compare_on_a_task_of_the_folder_in_which_it_is_called(compared, tmp_path, monkeypatch):
+    (tmp_path / "my_tasks.py").write_text("from hf_kakurenbo.compare import TASKS\nMINE = TASKS['digits']\n")
+    monkeypatch.chdir(tmp_path)
+    assert run("compare", "--out", tmp_path, "--task", "my_tasks:MINE")[0] == 0
+    assert compared[0]["tasks"] == ["digits"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--task", "digit"], 2, "There is no task 'digit'. Did you mean 'digits'?"),
+        (["--task", "my.tasks:MINE"], 2, "The task 'my.tasks:MINE' cannot be imported: No module named 'my'."),
+        (["--task", "text", "--task", "text"], 2, "The task 'text' is there 2 times: give it once."),
+        (["--method", "kakurembo"], 2, "There is no method 'kakurembo'. Did you mean 'kakurenbo'?"),
+        (["--method", "random"], 2, "'random' hides as much as 'kakurenbo', which is not among the methods: add it."),
+        (["--method", "missing.json"], 1, "No such file or directory: 'missing.json'"),
+        (["--method", "BROKEN"], 2, "broken.json is no list of methods (Expecting value"),
+        (["--seeds", 0], 2, "seeds must be at least 1, got 0"),
+        (["--seeds", -2, "--quick"], 2, "seeds must be at least 1, got -2"),
+        (["--num-proc", 0], 2, "processes must be at least 1, got 0"),
+    ],
+    ids=str,
+)
+def test_a_bad_value_of_compare_is_one_line(tmp_path, options, code, message):
+    (tmp_path / "broken.json").write_text("[")
+    out = tmp_path / "out"
+    given = [tmp_path / "broken.json" if option == "BROKEN" else option for option in options]
+    ended, printed, err = run("compare", "--out", out, *given)
+    assert (ended, printed, err.count("\n")) == (code, "", 1)
+    assert err.startswith("Error: ")
+    assert message in err
+    assert not out.exists()
+
+
+def test_compare_without_a_package_is_one_line_and_code_1(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    code, printed, err = run("compare", "--out", tmp_path / "out")
+    assert (code, printed) == (1, "")
+    assert err == 'Error: A comparison needs sklearn: pip install "hf-kakurenbo[compare]" brings what it needs.\n'
 
 
 def test_the_command_is_installed():

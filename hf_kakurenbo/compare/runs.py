@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import cast
@@ -164,6 +165,7 @@ def _worker() -> Iterator[Connection]:
 @contextmanager
 def _interrupts_kept_from_children() -> Iterator[None]:
     """Of Ctrl-C, which a terminal sends to all its processes, those started here see nothing: the parent ends them."""
+    resource_tracker.ensure_running()  # else it is started meanwhile, which lets the interrupt through again
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
