@@ -247,18 +247,18 @@ def compare(
     comparison.csv, .md and .png into OUT. Killed or interrupted, the same
     command goes on; with more methods or seeds it trains only these.
     """
-    from .compare import Record, find_methods, find_tasks
-    from .compare import compare as compare_methods
-    from .compare.comparison import DEFAULT_METHODS, DEFAULT_TASKS, QUICK_METHODS, QUICK_SEEDS, QUICK_TASKS
-
-    if seeds is None:
-        seeds = QUICK_SEEDS if quick else 8
-
-    def show(record: Record, left: int) -> None:
-        said = f"{record.task} {record.method}, seed {record.seed}: {record.accuracy:.1%}, {record.seconds:.1f} s"
-        typer.echo(f"{said}; {left} left", err=True)
-
+    # The imports take seconds, in which the command may be interrupted too.
     with _errors_in_one_line("Interrupted. What was trained is kept; the same command goes on."):
+        from .compare import Record, find_methods, find_tasks
+        from .compare import compare as compare_methods
+        from .compare.comparison import DEFAULT_METHODS, DEFAULT_TASKS, QUICK_METHODS, QUICK_SEEDS, QUICK_TASKS
+
+        def show(record: Record, left: int) -> None:
+            said = f"{record.task} {record.method}, seed {record.seed}: {record.accuracy:.1%}, {record.seconds:.1f} s"
+            typer.echo(f"{said}; {left} left", err=True)
+
+        if seeds is None:
+            seeds = QUICK_SEEDS if quick else 8
         if seeds < 1:
             raise ValueError(f"seeds must be at least 1, got {seeds}.")
         sys.path.insert(0, str(Path.cwd()))  # so that a task of your own is found where the command is given

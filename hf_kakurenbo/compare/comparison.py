@@ -73,7 +73,7 @@ def compare(
         seeds: of the weights and of the order of the samples; two or more, for a spread.
         output_dir: where the records, the table as CSV and Markdown, and the figure go.
         processes: how many seeds are worked at at once, each with one thread. With 1 all happens in this process, with
-            the threads that it has.
+            the threads that it has; with more, a script calls this under `if __name__ == "__main__":`.
         on_progress: called with each new record, and how many trainings are left.
 
     Raises:

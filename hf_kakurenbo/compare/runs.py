@@ -11,7 +11,7 @@ import tempfile
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -112,8 +112,7 @@ class _Failure:
 
 def _in_processes(work: Sequence[_Seed], processes: int) -> Generator[_Trained, None, None]:
     waiting = deque(work)
-    with ExitStack() as started:
-        pipes = [started.enter_context(_worker()) for _ in range(min(processes, len(work)))]
+    with _workers(min(processes, len(work))) as pipes:
         busy: dict[Connection, _Seed] = {}
         for pipe in pipes:
             busy[pipe] = waiting.popleft()
@@ -146,20 +145,27 @@ def _receive(pipe: Connection, seed: _Seed) -> _Trained | None:
 
 
 @contextmanager
-def _worker() -> Iterator[Connection]:
-    """A pipe to a process that trains the seeds that are sent to it; the process is ended with the block."""
+def _workers(count: int) -> Iterator[list[Connection]]:
+    """Pipes to processes that train the seeds that are sent to them; the processes are ended with the block."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs,), daemon=True)
-    with _interrupts_kept_from_children():
-        process.start()
-    theirs.close()
+    started = []
+    pipes = []
     try:
-        yield ours
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs,), daemon=True)
+            with theirs, _interrupts_kept_from_children():
+                process.start()
+                started.append(process)
+            pipes.append(ours)
+        yield pipes
     finally:
-        process.terminate()
-        process.join()
-        ours.close()
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join()
+        for pipe in pipes:
+            pipe.close()
 
 
 @contextmanager
