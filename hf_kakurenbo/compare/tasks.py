@@ -222,20 +222,20 @@ def _continued(task: Task, name: str, epochs: int) -> Task:
 
 
 _DRAWN: Mapping[str, Any] = {"image_size": 28, "points": 600, "patches": False}
-_FRACTALS = partial(_formulas, "fractaldb-1k", 30, 120, 80, **_DRAWN)
-_MANY_FRACTALS = partial(_formulas, "fractaldb-1k", 120, 30, 20, **_DRAWN)
-_VISUAL_ATOMS = partial(_formulas, "visualatom-1k", 10, 200, 200, image_size=24)
+_FRACTALS = partial(_formulas, "fractaldb-1k", 30, 120, 400, **_DRAWN)
+_MANY_FRACTALS = partial(_formulas, "fractaldb-1k", 120, 30, 100, **_DRAWN)
+_VISUAL_ATOMS = partial(_formulas, "visualatom-1k", 10, 200, 1000, image_size=24)
 _SOURCES = partial(_sources, 150, 240)
 
-_FDSL_CNN = _task("fdsl-cnn", _FRACTALS, partial(_small_resnet, 30), 14, 2e-2, 64)
+_FDSL_CNN = _task("fdsl-cnn", _FRACTALS, partial(_small_resnet, 30), 14, 2.8e-2, 64)
 
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
         _task("digits", _digits, partial(_small_resnet, 10), 20, 1e-2, 32),
         _FDSL_CNN,
-        _task("fdsl-cnn-long", _FRACTALS, partial(_small_resnet, 30), 28, 2e-2, 64),
-        _task("fdsl-cnn-many", _MANY_FRACTALS, partial(_small_resnet, 120), 14, 2e-2, 64),
+        _task("fdsl-cnn-long", _FRACTALS, partial(_small_resnet, 30), 28, 2.8e-2, 64),
+        _task("fdsl-cnn-many", _MANY_FRACTALS, partial(_small_resnet, 120), 14, 2.8e-2, 64),
         _continued(_FDSL_CNN, "fdsl-cnn-continued", 8),
         _task("fdsl-vit", _VISUAL_ATOMS, partial(_tiny_vit, 10), 25, 1.5e-3, 64),
         _task("text", _SOURCES, partial(_tiny_bert, len(_PACKAGES)), 12, 4e-3, 32),
