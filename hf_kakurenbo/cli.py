@@ -244,8 +244,8 @@ def compare(
     """Compare methods of hiding: accuracy against time.
 
     Trains every method with every seed on every task, offline. Writes
-    comparison.csv, .md and .png into OUT. Killed or interrupted, the same
-    command goes on; with more methods or seeds it trains only these.
+    comparison.md, .png and .csv, and trainings.csv. Killed or interrupted,
+    the same command goes on; with more methods or seeds it trains only these.
     """
     # The imports take seconds, in which the command may be interrupted too.
     with _errors_in_one_line("Interrupted. What was trained is kept; the same command goes on."):
@@ -271,7 +271,7 @@ def compare(
             show,
         )
         typer.echo(comparison.table())
-        typer.echo(f"Written to {out}: comparison.csv, comparison.md, comparison.png.")
+        typer.echo(f"Written to {out}: comparison.md, .png, .csv, trainings.csv.")
 
 
 @fdsl.command()

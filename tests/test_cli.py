@@ -247,7 +247,7 @@ def test_compare(compared, tmp_path):
     out = tmp_path / "out"
     code, printed, err = run("compare", "--out", out)
     assert (code, err) == (0, "digits kakurenbo, seed 2: 98.8%, 1.3 s; 4 left\n")
-    assert printed.endswith(f"Written to {out}: comparison.csv, comparison.md, comparison.png.\n")
+    assert printed.endswith(f"Written to {out}: comparison.md, .png, .csv, trainings.csv.\n")
     [given] = compared
     assert given["tasks"] == ["digits", "fdsl-cnn", "fdsl-vit", "text"]
     assert given["methods"][:2] == ["no-hiding", "no-hiding@1.4"]

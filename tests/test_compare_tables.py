@@ -12,7 +12,8 @@ from PIL import Image
 from hf_kakurenbo.compare.analysis import Difference, MethodSummary, TimeRatio
 from hf_kakurenbo.compare.figure import save_figure
 from hf_kakurenbo.compare.methods import NO_HIDING, Method
-from hf_kakurenbo.compare.tables import format_table, to_markdown, write_csv
+from hf_kakurenbo.compare.records import Record
+from hf_kakurenbo.compare.tables import format_table, to_markdown, write_csv, write_trainings
 
 SHORTER = Method("shorter", {"hiding_policy": "none"}, epochs=0.7, learning_rate=1.2)
 BASELINE = MethodSummary(
@@ -188,3 +189,14 @@ def test_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(RuntimeError, match=r'matplotlib.*: pip install "hf-kakurenbo\[compare\]"'):
         save_figure(tmp_path / "figure.png", {"fractals": SUMMARIES})
+
+
+def test_the_trainings_are_written_line_by_line(tmp_path):
+    file = tmp_path / "trainings.csv"
+    records = [Record("digits", "kakurenbo", seed, 0.5 + seed / 8, 90, 10, 100, 9, 1.5, 1.25) for seed in (1, 0)]
+    write_trainings(file, records)
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    assert [float(row["accuracy"]) for row in rows] == [0.5, 0.625]
+    assert rows[0].keys() == {each.name for each in fields(Record)} - {"settings"}

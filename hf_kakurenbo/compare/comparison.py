@@ -14,7 +14,7 @@ from .figure import save_figure
 from .methods import Method
 from .records import Record
 from .runs import run
-from .tables import format_table, to_markdown, write_csv
+from .tables import format_table, to_markdown, write_csv, write_trainings
 from .tasks import Task
 
 DEFAULT_TASKS = ("digits", "fdsl-cnn", "fdsl-vit", "text")
@@ -46,9 +46,10 @@ class Comparison:
         return "\n\n".join(f"### {task}\n\n{to_markdown(methods)}" for task, methods in self.summaries.items())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write `comparison.csv`, `comparison.md` and `comparison.png`, each complete or not at all."""
+        """Write `comparison.csv`, `.md` and `.png`, and `trainings.csv`, each complete or not at all."""
         path = Path(folder)
         write_csv(path / "comparison.csv", self.summaries)
+        write_trainings(path / "trainings.csv", self.records)
         with written_beside(path / "comparison.md") as file:
             file.write((self.markdown() + "\n").encode())
         save_figure(path / "comparison.png", self.summaries)

@@ -6,10 +6,12 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from ..fdsl.files import written_beside
 from .analysis import Difference, MethodSummary, TimeRatio
+from .records import Record
 
 TERMINAL_WIDTH = 80
 
@@ -69,6 +71,9 @@ _CSV_HEADS = (
 )
 
 
+_TRAINING_HEADS = tuple(field.name for field in fields(Record) if field.name != "settings")
+
+
 def format_table(summaries: Sequence[MethodSummary], title: str) -> str:
     """A table for a terminal of 80 columns; the names of methods are shortened where they do not fit.
 
@@ -114,11 +119,24 @@ def write_csv(path: str | os.PathLike[str], tasks: Mapping[str, Iterable[MethodS
         path: the file; it appears whole, in place of what is there.
         tasks: summaries by the task's name.
     """
+    rows = [(task, *_csv_cells(summary)) for task, summaries in tasks.items() for summary in summaries]
+    _write_rows(path, [_CSV_HEADS, *rows])
+
+
+def write_trainings(path: str | os.PathLike[str], records: Iterable[Record]) -> None:
+    """What each training came to, a line for each, without its settings.
+
+    Args:
+        path: the file; it appears whole, in place of what is there.
+        records: of any tasks.
+    """
+    ordered = sorted(records, key=lambda record: (record.task, record.method, record.seed))
+    _write_rows(path, [_TRAINING_HEADS, *([getattr(record, name) for name in _TRAINING_HEADS] for record in ordered)])
+
+
+def _write_rows(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) -> None:
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(_CSV_HEADS)
-    for task, summaries in tasks.items():
-        writer.writerows((task, *_csv_cells(summary)) for summary in summaries)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     with written_beside(Path(path)) as stream:
         stream.write(text.getvalue().encode())
 
