@@ -115,14 +115,10 @@ KAKURENBO_PARTS = (
 KAKURENBO_SETTINGS = (
     _kakurenbo("@F=0.5", max_hidden_fraction=0.5),
     _kakurenbo("@F=0.5+tau=0.9", max_hidden_fraction=0.5, confidence_threshold=0.9),
-    _kakurenbo("@F=0.5+tau=0.95", max_hidden_fraction=0.5, confidence_threshold=0.95),
-    _kakurenbo("@no-fall+tau=0.9", confidence_threshold=0.9, **_NO_FALL),
     _kakurenbo("@late-fall", fraction_milestones=[0.0, 0.8], fraction_factors=[1.0, 0.4]),
     _kakurenbo("@limit=2", refresh_interval=0, policy_options={"max_consecutive_hidden": 2}),
-    _kakurenbo("@limit=1", refresh_interval=0, policy_options={"max_consecutive_hidden": 1}),
     _kakurenbo("@refresh=half", policy_options={"refreshed_fraction": 0.5}),
     _kakurenbo("@refresh=random-half", policy_options={"refreshed_fraction": 0.5, "refresh_first": "random"}),
-    _kakurenbo("@refresh-every-2", refresh_interval=2),
     _kakurenbo("@initial-pass", hiding_warmup_epochs=0, initial_pass=True),
     _kakurenbo("@epochs=1.1", epochs=1.1),
 )
@@ -145,10 +141,10 @@ SPACED_REPETITION_SETTINGS = (
     _spaced("@K=2", {"max_interval": 2}),
     _spaced("@K=4", {"max_interval": 4}),
     _spaced("@K=16", {"max_interval": 16}),
-    _spaced("@tau=0.95+K=4", {"max_interval": 4}, confidence_threshold=0.95),
     _spaced("@cap=0.3", {"max_resting_fraction": 0.3}),
     _spaced("@cap=0.3+tau=0.95", {"max_resting_fraction": 0.3}, confidence_threshold=0.95),
     _spaced("@warm-up=4", hiding_warmup_epochs=4),
+    _spaced("@initial-pass", hiding_warmup_epochs=0, initial_pass=True),
     _spaced("@epochs=1.2", epochs=1.2),
 )
 """Other settings of spaced repetition, and more epochs for the time that it saves."""
