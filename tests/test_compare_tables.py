@@ -13,7 +13,7 @@ from hf_kakurenbo.compare.analysis import Difference, MethodSummary, TimeRatio
 from hf_kakurenbo.compare.figure import save_figure
 from hf_kakurenbo.compare.methods import NO_HIDING, Method
 from hf_kakurenbo.compare.records import Record
-from hf_kakurenbo.compare.tables import format_table, to_markdown, write_csv, write_trainings
+from hf_kakurenbo.compare.tables import format_table, to_markdown, to_overview, write_csv, write_trainings
 
 SHORTER = Method("shorter", {"hiding_policy": "none"}, epochs=0.7, learning_rate=1.2)
 BASELINE = MethodSummary(
@@ -200,3 +200,19 @@ def test_the_trainings_are_written_line_by_line(tmp_path):
     assert [row["seed"] for row in rows] == ["0", "1"]
     assert [float(row["accuracy"]) for row in rows] == [0.5, 0.625]
     assert rows[0].keys() == {each.name for each in fields(Record)} - {"settings"}
+
+
+def test_the_overview_has_a_row_for_each_method_and_a_column_for_each_task():
+    known = replace(
+        BASELINE, method=Method("known"), to_no_hiding=Difference(-0.004, 0.003, 8), time=TimeRatio(0.8, 0.7, 0.9)
+    )
+    against = replace(known, to_shorter=Difference(0.01, 0.02, 8))
+    lines = to_overview(
+        {"one": [BASELINE, known], "two": [BASELINE, against, replace(known, method=SHORTER)]}
+    ).splitlines()
+    assert lines[:4] == [
+        "| method | one | two |",
+        "| --- | ---: | ---: |",
+        r"| known | −0.40 ± 0.30\*; × 0.80 | −0.40 ± 0.30\*; +1.00 ± 2.00; × 0.80 |",
+        r"| shorter | – | −0.40 ± 0.30\*; × 0.80 |",
+    ]

@@ -14,7 +14,7 @@ from .figure import save_figure
 from .methods import Method
 from .records import Record
 from .runs import run
-from .tables import format_table, to_markdown, write_csv, write_trainings
+from .tables import format_table, to_markdown, to_overview, write_csv, write_trainings
 from .tasks import Task
 
 DEFAULT_TASKS = ("digits", "fdsl-cnn", "fdsl-vit", "text")
@@ -42,8 +42,9 @@ class Comparison:
         return "\n\n".join(format_table(methods, task) for task, methods in self.summaries.items())
 
     def markdown(self) -> str:
-        """The same in Markdown, a heading and a table for each task."""
-        return "\n\n".join(f"### {task}\n\n{to_markdown(methods)}" for task, methods in self.summaries.items())
+        """The same in Markdown: a table over all tasks, then one for each under a heading."""
+        tables = [f"### {task}\n\n{to_markdown(methods)}" for task, methods in self.summaries.items()]
+        return "\n\n".join([to_overview(self.summaries), *tables])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `comparison.csv`, `.md` and `.png`, and `trainings.csv`, each complete or not at all."""

@@ -17,6 +17,7 @@ TERMINAL_WIDTH = 80
 
 _NONE = "–"
 _TUNED = "°"
+_STAR = "\\*"
 
 _HEADS = ("method", "accuracy", "Δ no hiding", "Δ shorter", "bp%", "fw%", "time")
 _LEGEND = f"""\
@@ -41,6 +42,12 @@ _MARKDOWN_LEGEND = (
     "confidence interval (Student's t); \\* where 0 lies outside it. Shorter training: on everything, with the "
     "learning rate that is best for its length, marked **best rate**. Cost: what the samples trained on and those only "
     "looked at come to, a full training being 1. Time: wall time divided by that of no hiding of the same seed, median."
+)
+
+_OVERVIEW_LEGEND = (
+    "In a cell: difference to no hiding in points, paired by seed, ± half of the 95 % confidence interval (\\* where 0 "
+    "lies outside); for methods that hide, the same to shorter training at the same cost; × the median wall time, no "
+    "hiding's being 1."
 )
 
 _CSV_HEADS = (
@@ -112,6 +119,34 @@ def to_markdown(summaries: Sequence[MethodSummary]) -> str:
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", _MARKDOWN_LEGEND])
 
 
+def to_overview(tasks: Mapping[str, Sequence[MethodSummary]]) -> str:
+    """A Markdown table of every method over all tasks: what it loses or gains, and in which time.
+
+    A cell has the difference to no hiding in points, the difference to shorter training at the same cost, and the
+    wall time.
+
+    Args:
+        tasks: summaries by the task's name.
+    """
+    by_method: dict[str, dict[str, MethodSummary]] = {}
+    for task, summaries in tasks.items():
+        for summary in summaries:
+            by_method.setdefault(summary.method.name, {})[task] = summary
+    rows = [("method", *tasks), ("---", *["---:"] * len(tasks))]
+    for name, found in by_method.items():
+        if any(summary.to_no_hiding for summary in found.values()):
+            rows.append((name, *(_overview_cell(found.get(task)) for task in tasks)))
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", _OVERVIEW_LEGEND])
+
+
+def _overview_cell(summary: MethodSummary | None) -> str:
+    if summary is None or summary.time is None:
+        return _NONE
+    to_no_hiding = _points(summary.to_no_hiding, " ± ", _STAR)
+    to_shorter = f"; {_points(summary.to_shorter, ' ± ', _STAR)}" if summary.to_shorter else ""
+    return f"{to_no_hiding}{to_shorter}; × {summary.time.median:.2f}"
+
+
 def write_csv(path: str | os.PathLike[str], tasks: Mapping[str, Iterable[MethodSummary]]) -> None:
     """Every figure at full precision, a line for each method of each task; what there is none of is empty.
 
@@ -158,8 +193,8 @@ def _markdown_cells(summary: MethodSummary) -> tuple[str, ...]:
         summary.method.name + (" (**best rate**)" if summary.tuned else ""),
         str(summary.seeds),
         _accuracy(summary, " ± "),
-        _points(summary.to_no_hiding, " ± ", "\\*"),
-        _points(summary.to_shorter, " ± ", "\\*"),
+        _points(summary.to_no_hiding, " ± ", _STAR),
+        _points(summary.to_shorter, " ± ", _STAR),
         f"{100 * summary.backpropagated:.1f}",
         f"{100 * summary.forward_only:.1f}",
         f"{summary.cost:.3f}",
