@@ -68,8 +68,21 @@ class Task:
 # ---- Images ----
 
 
-def _small_resnet(classes: int) -> PreTrainedModel:
-    return ResNetForImageClassification(
+class _AugmentingForImageClassification(ResNetForImageClassification):
+    """A ResNet that, in training, moves and mirrors the images of a batch, all in the same way."""
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **options: Any) -> Any:
+        if self.training:
+            down, right = torch.randint(-3, 4, (2,)).tolist()
+            pixel_values = torch.roll(pixel_values, (down, right), dims=(2, 3))
+            mirrored = [dim for dim, flip in zip((2, 3), torch.randint(0, 2, (2,)), strict=True) if flip]
+            pixel_values = pixel_values.flip(mirrored)
+        return super().forward(pixel_values=pixel_values, labels=labels, **options)
+
+
+def _small_resnet(classes: int, augments: bool = False) -> PreTrainedModel:
+    architecture = _AugmentingForImageClassification if augments else ResNetForImageClassification
+    return architecture(
         ResNetConfig(
             num_channels=1,
             embedding_size=16,
@@ -235,6 +248,7 @@ TASKS: Mapping[str, Task] = {
         _task("digits", _digits, partial(_small_resnet, 10), 20, 1e-2, 32),
         _FDSL_CNN,
         _task("fdsl-cnn-long", _FRACTALS, partial(_small_resnet, 30), 28, 2.8e-2, 64),
+        _task("fdsl-cnn-augmented", _FRACTALS, partial(_small_resnet, 30, augments=True), 28, 2.8e-2, 64),
         _task("fdsl-cnn-many", _MANY_FRACTALS, partial(_small_resnet, 120), 14, 2.8e-2, 64),
         _continued(_FDSL_CNN, "fdsl-cnn-continued", 8),
         _task("fdsl-vit", _VISUAL_ATOMS, partial(_tiny_vit, 10), 25, 1.5e-3, 64),
