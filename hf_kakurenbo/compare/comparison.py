@@ -12,7 +12,7 @@ from .analysis import MethodSummary, summarize
 from .extra import require_extra
 from .figure import save_figure
 from .methods import Method
-from .records import Record
+from .records import Record, RecordFolder
 from .runs import run
 from .tables import format_table, to_markdown, to_overview, write_csv, write_trainings
 from .tasks import Task
@@ -47,10 +47,9 @@ class Comparison:
         return "\n\n".join([to_overview(self.summaries), *tables])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write `comparison.csv`, `.md` and `.png`, and `trainings.csv`, each complete or not at all."""
+        """Write `comparison.csv`, `.md` and `.png`, each complete or not at all."""
         path = Path(folder)
         write_csv(path / "comparison.csv", self.summaries)
-        write_trainings(path / "trainings.csv", self.records)
         with written_beside(path / "comparison.md") as file:
             file.write((self.markdown() + "\n").encode())
         save_figure(path / "comparison.png", self.summaries)
@@ -73,7 +72,8 @@ def compare(
         tasks: what to learn; see `find_tasks`.
         methods: how; see `find_methods`. Differences need `NO_HIDING` among them.
         seeds: of the weights and of the order of the samples; two or more, for a spread.
-        output_dir: where the records, the table as CSV and Markdown, and the figure go.
+        output_dir: where the records go, the table as CSV and Markdown, the figure, and `trainings.csv`: a line for
+            each training that is there, of this comparison or an earlier one.
         processes: how many seeds are worked at at once, each with one thread. With 1 all happens in this process, with
             the threads that it has; with more, a script calls this under `if __name__ == "__main__":`.
         on_progress: called with each new record, and how many trainings are left.
@@ -85,8 +85,10 @@ def compare(
             in one of them.
     """
     require_extra()
-    records = run(tasks, methods, seeds, Path(output_dir) / "records", processes, on_progress)
+    folder = RecordFolder(Path(output_dir) / "records")
+    records = run(tasks, methods, seeds, folder.path, processes, on_progress)
     summaries = {task.name: summarize((r for r in records if r.task == task.name), methods) for task in tasks}
     comparison = Comparison(summaries, records)
     comparison.save(output_dir)
+    write_trainings(Path(output_dir) / "trainings.csv", folder)
     return comparison
