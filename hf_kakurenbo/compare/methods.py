@@ -74,18 +74,20 @@ def _spaced(change: str, own: Mapping[str, Any] | None = None, epochs: float = 1
 NO_HIDING = Method("no-hiding", {"hiding_policy": "none"})
 """What every other method is compared with."""
 
-_NOTHING_HIDDEN = {"hiding_policy": "none"}
+
+def _control(epochs: float, learning_rate: float) -> Method:
+    length = "no-hiding" if epochs == 1 else f"shorter-{epochs}"
+    rate = "" if learning_rate == 1 else f"@{learning_rate}"
+    return Method(f"{length}{rate}", NO_HIDING.options, epochs, learning_rate)
+
 
 CONTROLS = (
     NO_HIDING,
-    Method("no-hiding@1.4", _NOTHING_HIDDEN, learning_rate=1.4),
-    *(
-        Method(f"shorter-{epochs}{'' if rate == 1 else f'@{rate}'}", _NOTHING_HIDDEN, epochs, rate)
-        for epochs in (0.85, 0.7, 0.55)
-        for rate in (1.0, 1.4)
-    ),
+    *(_control(1, rate) for rate in (1.4, 2)),
+    *(_control(0.85, rate) for rate in (1, 1.4, 2)),
+    *(_control(length, rate) for length in (0.7, 0.55, 0.4) for rate in (1, 1.4)),
 )
-"""Training on everything, for the whole time or a part of it, `@` a factor of the learning rate."""
+"""Training on everything, for the whole time or a part of it, with the task's learning rate or `@` a factor of it."""
 
 FIELD = (
     _kakurenbo(""),
@@ -95,10 +97,10 @@ FIELD = (
     _policy("infobatch", "infobatch"),
     _policy("selective_backprop", "selective_backprop", lr_compensation=False),
     _policy("forgetting", "forgetting", lr_compensation=False),
-    _policy("forgetting-online", "forgetting", policy_options={"online": True}),
+    _policy("forgetting-online", "forgetting", policy_options={"online": True}, lr_compensation=False),
     _policy("importance", "importance"),
 )
-"""The policies, each as its paper has it."""
+"""The policies: those of papers as these have them, our own, and hiding at random."""
 
 _NO_FALL: Mapping[str, Any] = {"fraction_milestones": [0.0], "fraction_factors": [1.0]}
 

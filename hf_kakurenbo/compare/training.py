@@ -30,7 +30,8 @@ def settings_of(task: Task, method: Method, hidden_share: float | None = None) -
         ValueError: it is to hide a share, and has no epoch to do so.
     """
     settings = {**task.arguments, **method.options}
-    epochs = task.arguments["num_train_epochs"] * method.epochs
+    # As written: 10 × 1.1 in binary is a little more than 11, and would begin a twelfth epoch.
+    epochs = round(task.arguments["num_train_epochs"] * method.epochs, 9)
     settings["num_train_epochs"] = epochs
     settings["learning_rate"] = task.arguments["learning_rate"] * method.learning_rate
     if hidden_share is not None:
