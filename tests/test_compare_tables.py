@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_kakurenbo.compare.analysis import Difference, MethodSummary, TimeRatio
+from hf_kakurenbo.compare.costs import TimeModel
 from hf_kakurenbo.compare.figure import save_figure
 from hf_kakurenbo.compare.methods import NO_HIDING, Method
 from hf_kakurenbo.compare.records import Record
-from hf_kakurenbo.compare.tables import format_table, to_markdown, to_overview, write_csv, write_trainings
+from hf_kakurenbo.compare.tables import (
+    format_table,
+    read_trainings,
+    to_markdown,
+    to_overview,
+    write_csv,
+    write_trainings,
+)
 
 SHORTER = Method("shorter", {"hiding_policy": "none"}, epochs=0.7, learning_rate=1.2)
 BASELINE = MethodSummary(
@@ -26,6 +34,7 @@ BASELINE = MethodSummary(
     backpropagated=1.0,
     forward_only=0.0,
     cost=1.0,
+    time_model=TimeModel(0.1, 0.9, 0.02, 0.3),
     time=TimeRatio(1.0, 1.0, 1.0),
     processor_time=TimeRatio(1.0, 1.0, 1.0),
     tuned=True,
@@ -102,7 +111,7 @@ def test_what_is_rounded_to_nothing_has_no_sign(mean):
 
 
 def test_markdown():
-    heads, rule, baseline, hiding, control, empty, legend = to_markdown(SUMMARIES).splitlines()
+    heads, rule, baseline, hiding, control, empty, cost = to_markdown(SUMMARIES).splitlines()
     assert heads.count("|") == rule.count("|") == hiding.count("|")
     assert baseline.startswith("| no-hiding (**best rate**) | 8 | 89.04 ± 0.19 | – | – |")
     assert hiding == (
@@ -110,7 +119,7 @@ def test_markdown():
     )
     assert control.startswith("| shorter (**best rate**) |")
     assert not empty
-    assert "95 % confidence" in legend
+    assert cost == "Cost = 0.100 + 0.900 × trained on (0.920 × if it hides) + 0.300 × only looked at."
 
 
 def test_csv_has_every_figure_in_full(tmp_path):
@@ -191,15 +200,12 @@ def test_without_matplotlib(tmp_path, monkeypatch):
         save_figure(tmp_path / "figure.png", {"fractals": SUMMARIES})
 
 
-def test_the_trainings_are_written_line_by_line(tmp_path):
+def test_the_trainings_are_written_and_read_line_by_line(tmp_path):
     file = tmp_path / "trainings.csv"
-    records = [Record("digits", "kakurenbo", seed, 0.5 + seed / 8, 90, 10, 100, 9, 1.5, 1.25) for seed in (1, 0)]
-    write_trainings(file, records)
-    with file.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row["seed"] for row in rows] == ["0", "1"]
-    assert [float(row["accuracy"]) for row in rows] == [0.5, 0.625]
-    assert rows[0].keys() == {each.name for each in fields(Record)} - {"settings"}
+    records = [Record("digits", "kakurenbo", seed, 0.5 + seed / 7, 90, 10, 100, 9, 1.5, 1.25) for seed in (0, 1)]
+    write_trainings(file, [replace(record, settings={"seed": 1}) for record in records])
+    assert file.read_text().count("\n") == 3
+    assert read_trainings(file) == records
 
 
 def test_the_overview_has_a_row_for_each_method_and_a_column_for_each_task():
@@ -210,9 +216,10 @@ def test_the_overview_has_a_row_for_each_method_and_a_column_for_each_task():
     lines = to_overview(
         {"one": [BASELINE, known], "two": [BASELINE, against, replace(known, method=SHORTER)]}
     ).splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "| method | one | two |",
         "| --- | ---: | ---: |",
-        r"| known | −0.40 ± 0.30\*; × 0.80 | −0.40 ± 0.30\*; +1.00 ± 2.00; × 0.80 |",
+        "| no-hiding | 89.04 ± 0.19 % | 89.04 ± 0.19 % |",
+        r"| known | −0.40 ± 0.30\*; –; × 0.80 | −0.40 ± 0.30\*; +1.00 ± 2.00; × 0.80 |",
         r"| shorter | – | −0.40 ± 0.30\*; × 0.80 |",
     ]

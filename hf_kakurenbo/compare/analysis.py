@@ -10,15 +10,16 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from .costs import TimeModel, fit_time_model, shares
 from .extra import requires_extra
 from .methods import NO_HIDING, Method
 from .records import Record
 
-PRICE_OF_LOOKING = 0.28
-"""What a forward pass over a sample costs in trainings on one, where it cannot be had from the records."""
-
 CONFIDENCE = 0.95
 """Of the intervals."""
+
+SAME_COST = 0.03
+"""Costs that differ by no more than this count as the same."""
 
 _BySeed = Mapping[int, Record]
 
@@ -65,16 +66,18 @@ class MethodSummary:
         seeds: how many of its trainings are done.
         accuracy: mean over them, in [0, 1].
         accuracy_std: over them, of the sample (n − 1); None with one.
-        to_no_hiding: difference to no hiding; None for no hiding itself and with fewer than 2 common seeds.
+        to_no_hiding: difference to no hiding with the task's own learning rate; None for no hiding itself and with
+            fewer than 2 common seeds.
         to_shorter: of a method that hides, the difference to the fair opponent: training shorter with a tuned learning
             rate at the same cost, see `Controls.at_cost`. None where there is no opponent of this cost, or fewer than
             2 common seeds.
         backpropagated: samples trained on, as a share of those of a full training.
         forward_only: samples only looked at, as a share of the same.
-        cost: time that follows from the two: backpropagated + price of looking × forward_only.
+        cost: the time that follows from the two by `time_model`.
+        time_model: of the task.
         time: wall time of no hiding's; None without a common seed.
         processor_time: the same of the processor's time.
-        tuned: a control with the best learning rate of those that train as long.
+        tuned: a control with the best learning rate of those tried that train as long.
     """
 
     method: Method
@@ -86,6 +89,7 @@ class MethodSummary:
     backpropagated: float
     forward_only: float
     cost: float
+    time_model: TimeModel
     time: TimeRatio | None
     processor_time: TimeRatio | None
     tuned: bool
@@ -97,7 +101,7 @@ class Controls:
 
     Attributes:
         tuned: one method for each length, from short to long.
-        costs: of each: the samples trained on, as a share of a full training.
+        costs: of each, by the task's time model.
         accuracies: of each, by seed.
     """
 
@@ -108,18 +112,17 @@ class Controls:
     def at_cost(self, cost: float) -> dict[int, float]:
         """Accuracy by seed of a control that costs so much.
 
-        Between two controls it is interpolated linearly, seed by seed. What costs more than the longest is compared
-        with it, if that is a full training: it could have been had instead. Nothing is extrapolated to below the
-        shortest.
+        Between two controls it is interpolated linearly, seed by seed; accuracy rises ever more slowly with the cost,
+        so that this is a little less than the control would reach. Nothing is extrapolated, but for a cost that is the
+        longest one's to within `SAME_COST`.
 
         Returns:
             Nothing (no seeds) where there is no such control.
         """
-        if not self.costs or cost < self.costs[0]:
+        if not self.costs or not self.costs[0] <= cost <= self.costs[-1] + SAME_COST:
             return {}
         if cost >= self.costs[-1]:
-            reached = cost == self.costs[-1] or self.tuned[-1].epochs >= 1
-            return dict(self.accuracies[-1]) if reached else {}
+            return dict(self.accuracies[-1])
         above = next(index for index, of_control in enumerate(self.costs) if of_control > cost)
         below_cost, above_cost = self.costs[above - 1 : above + 1]
         below_accuracy, above_accuracy = self.accuracies[above - 1 : above + 1]
@@ -138,7 +141,7 @@ def summarize(records: Iterable[Record], methods: Sequence[Method]) -> list[Meth
     A comparison may be unfinished: each figure is of the seeds that are there.
 
     Args:
-        records: of one task, in any order; those of methods not given count for nothing but the price of looking.
+        records: of one task, in any order; those of methods not given count for nothing.
         methods: in the order of the result; those without a record are left out of it.
 
     Raises:
@@ -146,46 +149,13 @@ def summarize(records: Iterable[Record], methods: Sequence[Method]) -> list[Meth
         RuntimeError: SciPy is not installed.
     """
     runs = _by_method_and_seed(records)
-    looking = price_of_looking(record for by_seed in runs.values() for record in by_seed.values())
     done = [method for method in methods if method.name in runs]
-    controls = tuned_controls(runs, done)
-    return [_summary(method, runs, controls, looking) for method in done]
+    time_model = fit_time_model(runs, done)
+    controls = tuned_controls(runs, done, time_model)
+    return [_summary(method, runs, controls, time_model) for method in done]
 
 
-def price_of_looking(records: Iterable[Record]) -> float:
-    """What a forward pass over a sample costs, in trainings on one.
-
-    From the processor's time, which a busy machine disturbs less than wall time. What no hiding of the same seed took
-    for a sample is taken as the price of training on one; what a training took beyond its samples at that price is
-    put down to the samples only looked at (so is what the choosing of samples takes). The price is the least-squares
-    line through 0 over the trainings that only looked at some.
-
-    Returns:
-        `PRICE_OF_LOOKING` where there is no such training with its pair, or when what comes out is no price of a part
-        of the work (outside 0 to 1): the measured times are noise then.
-    """
-    records = list(records)
-    per_sample = {
-        record.seed: record.processor_seconds / record.backpropagated
-        for record in records
-        if record.method == NO_HIDING.name and record.backpropagated > 0 and record.processor_seconds > 0
-    }
-    # Looked at, and time beyond the training samples, both as shares of a full training.
-    points = [
-        (
-            record.forward_only / record.full_samples,
-            (record.processor_seconds / per_sample[record.seed] - record.backpropagated) / record.full_samples,
-        )
-        for record in records
-        if record.forward_only > 0 and record.seed in per_sample
-    ]
-    if not points:
-        return PRICE_OF_LOOKING
-    price = math.fsum(looked * beyond for looked, beyond in points) / math.fsum(looked**2 for looked, _ in points)
-    return price if 0 < price < 1 else PRICE_OF_LOOKING
-
-
-def tuned_controls(runs: Mapping[str, _BySeed], methods: Iterable[Method]) -> Controls:
+def tuned_controls(runs: Mapping[str, _BySeed], methods: Iterable[Method], time_model: TimeModel) -> Controls:
     """For each length of training on everything, the control whose learning rate gives the best mean accuracy.
 
     That the best is chosen on the same seeds on which it is then compared favours the control. Of an unfinished
@@ -194,13 +164,14 @@ def tuned_controls(runs: Mapping[str, _BySeed], methods: Iterable[Method]) -> Co
     Args:
         runs: records by the method's name and seed.
         methods: those with records; the ones that hide are passed over.
+        time_model: gives their costs.
     """
     lengths: defaultdict[float, list[Method]] = defaultdict(list)
     for method in methods:
         if not method.hides:
             lengths[method.epochs].append(method)
     tuned = [_best(runs, lengths[length]) for length in lengths]
-    costs = {method.name: _mean_over_seeds(runs[method.name], _backpropagated_share) for method in tuned}
+    costs = {method.name: time_model.cost(False, *shares(runs[method.name].values())) for method in tuned}
     tuned.sort(key=lambda method: costs[method.name])
     return Controls(
         tuned,
@@ -242,12 +213,11 @@ def _by_method_and_seed(records: Iterable[Record]) -> dict[str, dict[int, Record
     return dict(runs)
 
 
-def _summary(method: Method, runs: Mapping[str, _BySeed], controls: Controls, looking: float) -> MethodSummary:
+def _summary(method: Method, runs: Mapping[str, _BySeed], controls: Controls, time_model: TimeModel) -> MethodSummary:
     own, no_hiding = runs[method.name], runs.get(NO_HIDING.name, {})
     accuracies = _accuracies(own)
-    backpropagated = _mean_over_seeds(own, _backpropagated_share)
-    forward_only = _mean_over_seeds(own, lambda record: record.forward_only / record.full_samples)
-    cost = backpropagated + looking * forward_only
+    backpropagated, forward_only = shares(own.values())
+    cost = time_model.cost(method.hides, backpropagated, forward_only)
     is_no_hiding = method.name == NO_HIDING.name
     return MethodSummary(
         method=method,
@@ -259,6 +229,7 @@ def _summary(method: Method, runs: Mapping[str, _BySeed], controls: Controls, lo
         backpropagated=backpropagated,
         forward_only=forward_only,
         cost=cost,
+        time_model=time_model,
         time=_time_ratio(own, no_hiding, lambda record: record.seconds),
         processor_time=_time_ratio(own, no_hiding, lambda record: record.processor_seconds),
         tuned=method in controls.tuned,
@@ -280,14 +251,6 @@ def _best(runs: Mapping[str, _BySeed], controls: Sequence[Method]) -> Method:
 
 def _accuracies(by_seed: _BySeed) -> dict[int, float]:
     return {seed: record.accuracy for seed, record in by_seed.items()}
-
-
-def _backpropagated_share(record: Record) -> float:
-    return record.backpropagated / record.full_samples
-
-
-def _mean_over_seeds(by_seed: _BySeed, figure: Callable[[Record], float]) -> float:
-    return fmean(figure(record) for record in by_seed.values())
 
 
 def _time_ratio(own: _BySeed, no_hiding: _BySeed, time: Callable[[Record], float]) -> TimeRatio | None:

@@ -14,14 +14,14 @@ from .figure import save_figure
 from .methods import Method
 from .records import Record, RecordFolder
 from .runs import run
-from .tables import format_table, to_markdown, to_overview, write_csv, write_trainings
+from .tables import LEGEND, MARKDOWN_LEGEND, format_table, to_markdown, to_overview, write_csv, write_trainings
 from .tasks import Task
 
 DEFAULT_TASKS = ("digits", "fdsl-cnn", "fdsl-vit", "text")
 DEFAULT_METHODS = ("controls", "field")
 
 QUICK_TASKS = ("digits", "fdsl-cnn")
-QUICK_METHODS = ("shorter-0.85", "kakurenbo", "spaced_repetition", "random", "infobatch")
+QUICK_METHODS = ("shorter-0.7", "shorter-0.4", "kakurenbo", "spaced_repetition", "random", "infobatch")
 QUICK_SEEDS = 3
 
 
@@ -39,12 +39,13 @@ class Comparison:
 
     def table(self) -> str:
         """For a terminal of 80 columns."""
-        return "\n\n".join(format_table(methods, task) for task, methods in self.summaries.items())
+        tables = [format_table(methods, task) for task, methods in self.summaries.items()]
+        return "\n\n".join([*tables, LEGEND])
 
     def markdown(self) -> str:
         """The same in Markdown: a table over all tasks, then one for each under a heading."""
         tables = [f"### {task}\n\n{to_markdown(methods)}" for task, methods in self.summaries.items()]
-        return "\n\n".join([to_overview(self.summaries), *tables])
+        return "\n\n".join([to_overview(self.summaries), *tables, MARKDOWN_LEGEND])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `comparison.csv`, `.md` and `.png`, each complete or not at all."""

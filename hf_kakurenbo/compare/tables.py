@@ -8,9 +8,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 from ..fdsl.files import written_beside
 from .analysis import Difference, MethodSummary, TimeRatio
+from .methods import NO_HIDING
 from .records import Record
 
 TERMINAL_WIDTH = 80
@@ -20,11 +22,12 @@ _TUNED = "°"
 _STAR = "\\*"
 
 _HEADS = ("method", "accuracy", "Δ no hiding", "Δ shorter", "bp%", "fw%", "time")
-_LEGEND = f"""\
+LEGEND = f"""\
 accuracy: % ± standard deviation over the seeds. Δ: difference in points, paired
 by seed, ± 95 % interval (* 0 is outside), to no hiding, and to training shorter
-at the same cost with the best learning rate ({_TUNED} the controls that have it).
+at the same cost with the best learning rate tried ({_TUNED} the controls with it).
 bp%, fw%: samples trained on, only looked at. time: wall time / no hiding's."""
+"""What the figures of `format_table` mean."""
 
 _MARKDOWN_HEADS = (
     "method",
@@ -37,17 +40,20 @@ _MARKDOWN_HEADS = (
     "cost",
     "time (quartiles)",
 )
-_MARKDOWN_LEGEND = (
+MARKDOWN_LEGEND = (
     "Accuracy: mean ± standard deviation over the seeds. Differences: paired by seed, mean ± half of the 95 % "
-    "confidence interval (Student's t); \\* where 0 lies outside it. Shorter training: on everything, with the "
-    "learning rate that is best for its length, marked **best rate**. Cost: what the samples trained on and those only "
-    "looked at come to, a full training being 1. Time: wall time divided by that of no hiding of the same seed, median."
+    "confidence interval (Student's t, over the seeds, on one validation set, not corrected for the number of "
+    "intervals); \\* where 0 lies outside it. No hiding: with the task's own learning rate. Shorter training: on "
+    "everything, with the best of the learning rates tried for its length, marked **best rate**, interpolated to the "
+    "method's cost. Cost: the time that samples trained on and samples only looked at come to, fitted to the "
+    "processor's times, a full training being 1. Time: wall time divided by that of no hiding of the same seed, median."
 )
+"""What the figures of `to_markdown` mean."""
 
 _OVERVIEW_LEGEND = (
-    "In a cell: difference to no hiding in points, paired by seed, ± half of the 95 % confidence interval (\\* where 0 "
-    "lies outside); for methods that hide, the same to shorter training at the same cost; × the median wall time, no "
-    "hiding's being 1."
+    "In a cell: accuracy of no hiding; for the others the difference to it in points, paired by seed, ± half of the "
+    "95 % confidence interval (\\* where 0 lies outside); for methods that hide, the same to shorter training at the "
+    "same cost; × the median wall time, no hiding's being 1."
 )
 
 _CSV_HEADS = (
@@ -102,28 +108,28 @@ def format_table(summaries: Sequence[MethodSummary], title: str) -> str:
         for row in rows
     ]
     rule = "-" * len(lines[0])
-    return "\n".join([f"{title} ({_seeds(summaries)})", lines[0], rule, *lines[1:], rule, _LEGEND])
+    return "\n".join([f"{title} ({_seeds(summaries)})", lines[0], rule, *lines[1:], rule])
 
 
 def to_markdown(summaries: Sequence[MethodSummary]) -> str:
-    """A Markdown table with what its figures mean below it.
+    """A Markdown table with the task's costs below it.
 
     Args:
-        summaries: of one task.
+        summaries: of one task; at least one.
     """
     rows = [
         _MARKDOWN_HEADS,
         ("---", *["---:"] * (len(_MARKDOWN_HEADS) - 1)),
         *(_markdown_cells(summary) for summary in summaries),
     ]
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", _MARKDOWN_LEGEND])
+    return f"{_markdown_table(rows)}\n\nCost = {summaries[0].time_model}."
 
 
 def to_overview(tasks: Mapping[str, Sequence[MethodSummary]]) -> str:
     """A Markdown table of every method over all tasks: what it loses or gains, and in which time.
 
-    A cell has the difference to no hiding in points, the difference to shorter training at the same cost, and the
-    wall time.
+    A cell has the difference to no hiding in points, for methods that hide the difference to shorter training at the
+    same cost, and the wall time; that of no hiding its accuracy.
 
     Args:
         tasks: summaries by the task's name.
@@ -133,18 +139,23 @@ def to_overview(tasks: Mapping[str, Sequence[MethodSummary]]) -> str:
         for summary in summaries:
             by_method.setdefault(summary.method.name, {})[task] = summary
     rows = [("method", *tasks), ("---", *["---:"] * len(tasks))]
-    for name, found in by_method.items():
-        if any(summary.to_no_hiding for summary in found.values()):
-            rows.append((name, *(_overview_cell(found.get(task)) for task in tasks)))
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", _OVERVIEW_LEGEND])
+    rows += [(name, *(_overview_cell(found.get(task)) for task in tasks)) for name, found in by_method.items()]
+    return f"{_markdown_table(rows)}\n\n{_OVERVIEW_LEGEND}"
+
+
+def _markdown_table(rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _overview_cell(summary: MethodSummary | None) -> str:
     if summary is None or summary.time is None:
         return _NONE
-    to_no_hiding = _points(summary.to_no_hiding, " ± ", _STAR)
-    to_shorter = f"; {_points(summary.to_shorter, ' ± ', _STAR)}" if summary.to_shorter else ""
-    return f"{to_no_hiding}{to_shorter}; × {summary.time.median:.2f}"
+    if summary.method.name == NO_HIDING.name:
+        return f"{_accuracy(summary, ' ± ')} %"
+    cell = _points(summary.to_no_hiding, " ± ", _STAR)
+    if summary.method.hides:
+        cell += f"; {_points(summary.to_shorter, ' ± ', _STAR)}"
+    return f"{cell}; × {summary.time.median:.2f}"
 
 
 def write_csv(path: str | os.PathLike[str], tasks: Mapping[str, Iterable[MethodSummary]]) -> None:
@@ -165,8 +176,14 @@ def write_trainings(path: str | os.PathLike[str], records: Iterable[Record]) -> 
         path: the file; it appears whole, in place of what is there.
         records: of any tasks.
     """
-    ordered = sorted(records, key=lambda record: (record.task, record.method, record.seed))
-    _write_rows(path, [_TRAINING_HEADS, *([getattr(record, name) for name in _TRAINING_HEADS] for record in ordered)])
+    _write_rows(path, [_TRAINING_HEADS, *([getattr(record, name) for name in _TRAINING_HEADS] for record in records)])
+
+
+def read_trainings(path: str | os.PathLike[str]) -> list[Record]:
+    """The records that `write_trainings` wrote, without their settings."""
+    types = get_type_hints(Record)
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return [Record(**{name: types[name](text) for name, text in row.items()}) for row in csv.DictReader(file)]
 
 
 def _write_rows(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) -> None:
