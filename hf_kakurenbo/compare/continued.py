@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
-from .samples import Samples, Splits
+from .data import Samples, Splits
 
 
 def model_knowing_half(
@@ -18,8 +18,11 @@ def model_knowing_half(
 ) -> PreTrainedModel:
     """A model after a training on every second training sample; the same each time.
 
+    Every seed of a comparison begins with the same weights: an interval over seeds leaves out the variance between
+    pre-trained models.
+
     Args:
-        load: makes the samples.
+        load: makes the samples; its training split is a `Samples`.
         make_model: makes the model to train.
         arguments: of its training, fields of `TrainingArguments` and their values.
     """

@@ -1,0 +1,169 @@
+"""The data of the tasks: digits, images from formulas, sources of Python. Offline, and the same each time."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sysconfig
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..fdsl import load_fdsl
+from .extra import requires_extra
+
+
+class Samples(Dataset[dict[str, Tensor]]):
+    """Samples in memory.
+
+    Args:
+        columns: tensors by the name of a model's input, each with a row for each sample; `labels` among them.
+    """
+
+    def __init__(self, **columns: Tensor) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns["labels"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: column[index] for name, column in self.columns.items()}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data of a task: `train`, and `validation` with nothing of it. Datasets that Trainer takes, with labels."""
+
+    train: Any
+    validation: Any
+
+
+# ---- Images ----
+
+
+@functools.cache
+def digits() -> Splits:
+    """Scikit-learn's handwritten digits, (1, 8, 8) each, in [-1, 1]: one half to train on, one to validate with.
+
+    Raises:
+        RuntimeError: scikit-learn is not installed.
+    """
+    with requires_extra():
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+    images, labels = load_digits(return_X_y=True)
+    halves = train_test_split(images, labels, test_size=0.5, random_state=0, stratify=labels)
+    train_images, validation_images, train_labels, validation_labels = map(torch.as_tensor, halves)
+
+    def samples(pixels: Tensor, labels: Tensor) -> Samples:
+        return Samples(pixel_values=(pixels.float() / 8 - 1).reshape(-1, 1, 8, 8), labels=labels)
+
+    return Splits(samples(train_images, train_labels), samples(validation_images, validation_labels))
+
+
+@functools.cache
+def images_from_formulas(
+    name: str, categories: int, instances: int, validation_instances: int, **rendering: Any
+) -> Splits:
+    """Images from formulas, in gray, (1, size, size) each, of mean 0 and variance 1 over the training images.
+
+    Args:
+        name: of the dataset, as `load_fdsl` takes it.
+        categories: how many classes.
+        instances: training images of each class.
+        validation_instances: validation images of each class.
+        rendering: how the images are drawn, further options of `load_fdsl`.
+    """
+
+    def images(split: str, count: int) -> tuple[Tensor, Tensor]:
+        dataset = load_fdsl(name, split, mode="L", as_tensor=True, categories=categories, instances=count, **rendering)
+        drawn = dataset.__getitems__(list(range(len(dataset))))
+        pixels = torch.stack([example["image"] for example in drawn]).float()
+        return pixels, torch.tensor([example["label"] for example in drawn])
+
+    pixels, labels = images("train", instances)
+    mean, deviation = pixels.mean(), pixels.std()
+    train = Samples(pixel_values=(pixels - mean) / deviation, labels=labels)
+    pixels, labels = images("validation", validation_instances)
+    return Splits(train, Samples(pixel_values=(pixels - mean) / deviation, labels=labels))
+
+
+# ---- Texts ----
+
+PACKAGES = ("asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest", "urllib", "xml")
+"""The packages of Python's standard library that `source_snippets` tells apart, by label."""
+
+SNIPPET_WORDS = 32
+"""The words of a snippet; a shorter one is padded."""
+
+VOCABULARY_SIZE = 2048
+"""The words that have a number, padding and the unknown word among them."""
+
+_LINES = 10
+_PADDING, _UNKNOWN = 0, 1
+
+_Words = list[str]
+_Labelled = tuple[_Words, int]
+
+
+@functools.cache
+def source_snippets(train: int, validation: int) -> Splits:
+    """From which package of Python's standard library a few lines of source come.
+
+    Of each package, every third snippet, up to `validation` of them, is for validation, and `train` of the others for
+    training. The vocabulary is of the training snippets alone.
+
+    Args:
+        train: training snippets of each package.
+        validation: validation snippets of each package, or fewer if it has no more.
+
+    Raises:
+        RuntimeError: this Python has no sources of its standard library.
+    """
+    chosen: dict[str, list[_Labelled]] = {"train": [], "validation": []}
+    for label, package in enumerate(PACKAGES):
+        snippets = _snippets(package)
+        others = [snippet for place, snippet in enumerate(snippets) if place % 3]
+        for split, found, count in (("train", others, train), ("validation", snippets[::3], validation)):
+            chosen[split] += [(words, label) for words in _evenly(found, count)]
+    vocabulary = _vocabulary(words for words, _ in chosen["train"])
+    return Splits(_encoded(chosen["train"], vocabulary), _encoded(chosen["validation"], vocabulary))
+
+
+def _snippets(package: str) -> list[_Words]:
+    """The words of every ten lines of a package of Python's standard library."""
+    folder = Path(sysconfig.get_path("stdlib")) / package
+    texts = []
+    for file in sorted(folder.rglob("*.py")):
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        texts += ["\n".join(lines[start : start + _LINES]) for start in range(0, len(lines) - _LINES + 1, _LINES)]
+    if not texts:
+        raise RuntimeError(
+            f"The task 'text' needs the sources of Python's standard library at {folder}; choose another task."
+        )
+    return [re.findall(r"\w+|[^\w\s]", text)[:SNIPPET_WORDS] for text in texts]
+
+
+def _evenly(snippets: Sequence[_Words], count: int) -> list[_Words]:
+    """So many of the snippets, or all if they are fewer, at even distances."""
+    count = min(count, len(snippets))
+    return [snippets[place * len(snippets) // count] for place in range(count)]
+
+
+def _vocabulary(snippets: Iterable[_Words]) -> dict[str, int]:
+    """The numbers of the most frequent words."""
+    frequent = Counter(word for words in snippets for word in words).most_common(VOCABULARY_SIZE - 2)
+    return {word: number for number, (word, _) in enumerate(frequent, start=2)}
+
+
+def _encoded(snippets: Sequence[_Labelled], vocabulary: Mapping[str, int]) -> Samples:
+    rows = [[vocabulary.get(word, _UNKNOWN) for word in words] for words, _ in snippets]
+    input_ids = torch.tensor([row + [_PADDING] * (SNIPPET_WORDS - len(row)) for row in rows])
+    labels = torch.tensor([label for _, label in snippets])
+    return Samples(input_ids=input_ids, attention_mask=(input_ids != _PADDING).long(), labels=labels)

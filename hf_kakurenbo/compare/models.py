@@ -1,0 +1,97 @@
+"""The models of the tasks: classifiers of a training in seconds, from weights that PyTorch's generator draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+
+# Transformers chooses the loss by the end of the name, `ForImageClassification`.
+class AugmentingResNetForImageClassification(ResNetForImageClassification):
+    """A ResNet that moves and mirrors the images that it is trained on.
+
+    All images of a batch are moved and mirrored in the same way. In evaluation mode images stay as they are: a refresh
+    of hidden samples looks at unaugmented images, while what is recorded in training is of augmented ones.
+    """
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **options: Any) -> Any:
+        """Classify images, (B, channels, height, width), augmented in training mode."""
+        if self.training:
+            down, right = torch.randint(-3, 4, (2,)).tolist()
+            pixel_values = torch.roll(pixel_values, (down, right), dims=(2, 3))
+            mirrored = [dim for dim, flip in zip((2, 3), torch.randint(0, 2, (2,)), strict=True) if flip]
+            pixel_values = pixel_values.flip(mirrored)
+        return super().forward(pixel_values=pixel_values, labels=labels, **options)
+
+
+def small_resnet(classes: int, augments: bool = False) -> PreTrainedModel:
+    """A ResNet of three blocks for gray images of any size.
+
+    Args:
+        classes: how many.
+        augments: whether it moves and mirrors the images in training.
+    """
+    architecture = AugmentingResNetForImageClassification if augments else ResNetForImageClassification
+    return architecture(
+        ResNetConfig(
+            num_channels=1,
+            embedding_size=16,
+            hidden_sizes=[16, 32, 64],
+            depths=[1, 1, 1],
+            layer_type="basic",
+            num_labels=classes,
+        )
+    )
+
+
+def tiny_vit(classes: int, image_size: int) -> PreTrainedModel:
+    """A Vision Transformer of two layers for gray images, in patches of 6 × 6 pixels.
+
+    Args:
+        classes: how many.
+        image_size: height and width in pixels.
+    """
+    return ViTForImageClassification(
+        ViTConfig(
+            num_channels=1,
+            image_size=image_size,
+            patch_size=6,
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=128,
+            num_labels=classes,
+        )
+    )
+
+
+def tiny_bert(classes: int, vocabulary_size: int, words: int) -> PreTrainedModel:
+    """A BERT of one layer.
+
+    Args:
+        classes: how many.
+        vocabulary_size: how many words have a number.
+        words: of the longest text.
+    """
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=vocabulary_size,
+            hidden_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            intermediate_size=128,
+            max_position_embeddings=words,
+            num_labels=classes,
+        )
+    )
