@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import get_type_hints
 
@@ -75,6 +75,10 @@ _CSV_HEADS = (
     "backpropagated",
     "forward_only",
     "cost",
+    "cost_fixed",
+    "cost_step",
+    "cost_recording",
+    "cost_forward",
     "time",
     "time_lower_quartile",
     "time_upper_quartile",
@@ -234,6 +238,7 @@ def _csv_cells(summary: MethodSummary) -> tuple[object, ...]:
         summary.backpropagated,
         summary.forward_only,
         summary.cost,
+        *astuple(summary.time_model),
         *_time_figures(summary.time),
         *_time_figures(summary.processor_time),
     )
