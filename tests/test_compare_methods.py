@@ -1,14 +1,13 @@
-"""The methods and tasks that are compared: what there is, what each name stands for, and what is refused."""
+"""The methods that are compared: what there is, what each name stands for, and what is refused."""
 
 import json
 from dataclasses import replace
 
 import pytest
-import torch
 
-from compare_toy import ARGUMENTS, EPOCHS, TOY, load
-from hf_kakurenbo.compare import METHODS, NO_HIDING, TASKS, Method, Task, find_methods, find_tasks
-from hf_kakurenbo.compare.comparison import DEFAULT_METHODS, DEFAULT_TASKS, QUICK_METHODS, QUICK_TASKS
+from compare_toy import ARGUMENTS, EPOCHS, TOY
+from hf_kakurenbo.compare import METHODS, NO_HIDING, TASKS, Method, find_methods
+from hf_kakurenbo.compare.comparison import DEFAULT_METHODS, QUICK_METHODS
 from hf_kakurenbo.compare.methods import GROUPS
 from hf_kakurenbo.compare.training import make_arguments, settings_of
 
@@ -127,8 +126,6 @@ def test_an_unknown_method(name, hint):
 def test_a_name_that_cannot_be_a_folder(name):
     with pytest.raises(ValueError, match="cannot name a method: use letters, digits"):
         Method(name)
-    with pytest.raises(ValueError, match="cannot name a task: use letters, digits"):
-        replace(TOY, name=name)
 
 
 @pytest.mark.parametrize("factor", ["epochs", "learning_rate"])
@@ -189,116 +186,3 @@ def test_a_share_is_hidden_in_every_epoch_alike(task, method, share, fraction):
 def test_a_share_needs_an_epoch_to_hide_in():
     with pytest.raises(ValueError, match=r"hiding_warmup_epochs=3 leaves none of 3.0 epochs to hide in: give more"):
         settings_of(TOY, Method("late", {"hiding_warmup_epochs": 3}), 0.2)
-
-
-# ---- Tasks ----
-
-SHAPES = {
-    "digits": ((898, 1, 8, 8), 899, 10),
-    "fdsl-cnn": ((3600, 1, 28, 28), 12000, 30),
-    "fdsl-cnn-many": ((3600, 1, 28, 28), 12000, 120),
-    "fdsl-vit": ((2000, 1, 24, 24), 10000, 10),
-}
-
-
-def rows(samples):
-    [inputs] = [name for name in samples.columns if name in ("pixel_values", "input_ids")]
-    return [row.numpy().tobytes() for row in samples.columns[inputs]]
-
-
-def load_twice(task):
-    """Two loads, the second without what the first left in memory."""
-    first = task.load()
-    cached = getattr(task.load, "func", task.load)
-    cached.cache_clear()
-    return first, task.load()
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_images(name):
-    shape, num_validation, classes = SHAPES[name]
-    splits, again = load_twice(TASKS[name])
-    assert splits is not again
-    assert splits.train.columns["pixel_values"].shape == shape
-    assert splits.validation.columns["pixel_values"].shape == (num_validation, *shape[1:])
-    for split, same in ((splits.train, again.train), (splits.validation, again.validation)):
-        assert split.columns["pixel_values"].dtype == torch.float32
-        assert split.columns["labels"].unique().tolist() == list(range(classes))
-        assert all(torch.equal(split.columns[column], same.columns[column]) for column in split.columns)
-    assert len(set(rows(splits.train)) | set(rows(splits.validation))) == len(splits.train) + len(splits.validation)
-    if name != "digits":
-        pixels = splits.train.columns["pixel_values"]
-        torch.testing.assert_close(torch.stack([pixels.mean(), pixels.std()]), torch.tensor([0.0, 1.0]))
-    check_model(TASKS[name], splits, classes)
-
-
-def check_model(task, splits, classes):
-    batch = {name: column[:2] for name, column in splits.train.columns.items()}
-    assert task.make_model()(**batch).logits.shape == (2, classes)
-
-
-def test_texts():
-    splits, again = load_twice(TASKS["text"])
-    assert splits is not again
-    for split, same in ((splits.train, again.train), (splits.validation, again.validation)):
-        assert split.columns["input_ids"].shape == split.columns["attention_mask"].shape == (len(split), 32)
-        assert split.columns["labels"].unique().tolist() == list(range(9))
-        assert torch.equal(split.columns["attention_mask"], (split.columns["input_ids"] != 0).long())
-        assert all(torch.equal(split.columns[column], same.columns[column]) for column in split.columns)
-    assert splits.train.columns["labels"].bincount().tolist() == [150] * 9
-    # Two pieces of source may say the same, as licences and boilerplate do.
-    shared = set(rows(splits.train)) & set(rows(splits.validation))
-    assert len(shared) < 0.01 * len(splits.validation)
-    check_model(TASKS["text"], splits, 9)
-
-
-def test_the_vocabulary_is_of_the_training_half_alone():
-    splits = TASKS["text"].load()
-    known = splits.train.columns["input_ids"].unique()
-    assert set(splits.validation.columns["input_ids"].unique().tolist()) <= {1, *known.tolist()}
-    assert known.max() < 2048
-    unknown = {name: (split.columns["input_ids"] == 1).float().mean() for name, split in vars(splits).items()}
-    assert unknown["validation"] > unknown["train"] > 0
-
-
-def test_the_long_task_has_the_samples_of_the_short_one():
-    short, long = TASKS["fdsl-cnn"], TASKS["fdsl-cnn-long"]
-    assert short.load() is long.load()
-    assert long.arguments == {**short.arguments, "num_train_epochs": 2 * short.arguments["num_train_epochs"]}
-
-
-def test_tasks_are_found_by_name():
-    assert find_tasks(["text", "digits"]) == [TASKS["text"], TASKS["digits"]]
-    assert find_tasks(["compare_toy:TOY"]) == [TOY]
-    for chosen in (DEFAULT_TASKS, QUICK_TASKS):
-        assert len(find_tasks(chosen)) == len(chosen)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("digit", "There is no task 'digit'. Did you mean 'digits'? Tasks: digits, fdsl-cnn, "),
-        ("zzz", "There is no task 'zzz'. Tasks: digits, fdsl-cnn, "),
-        ("zzz", "; one of your own is named as 'package.module:attribute'."),
-        ("no_such_module:TOY", "The task 'no_such_module:TOY' cannot be imported: No module named 'no_such_module'."),
-        ("compare_toy:TOYS", "The task 'compare_toy:TOYS' cannot be imported: module 'compare_toy' has no attribute"),
-        (":TOY", "The task ':TOY' cannot be imported: Empty module name."),
-        ("compare_toy:load", "'compare_toy:load' is a function, not a `hf_kakurenbo.compare.Task`."),
-    ],
-)
-def test_an_unknown_task(name, message):
-    with pytest.raises(ValueError, match="ask") as raised:
-        find_tasks(["digits", name])
-    assert message in str(raised.value)
-
-
-@pytest.mark.parametrize("missing", ["num_train_epochs", "learning_rate"])
-def test_a_task_says_what_methods_multiply(missing):
-    arguments = {name: value for name, value in ARGUMENTS.items() if name != missing}
-    with pytest.raises(ValueError, match=f"The arguments of the task 'toy' lack {missing}"):
-        Task("toy", load, TOY.make_model, arguments)
-
-
-def test_a_task_has_no_max_steps():
-    with pytest.raises(ValueError, match="The task 'toy' has max_steps; give num_train_epochs alone"):
-        replace(TOY, arguments={**ARGUMENTS, "max_steps": 10})
