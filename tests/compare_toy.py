@@ -1,10 +1,13 @@
 """Tasks on which a training of a comparison takes a few milliseconds, and some that do not end well."""
 
+import functools
 import itertools
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +54,20 @@ def get_stuck() -> Splits:
     if next(_loaded) == 2:
         time.sleep(600)
     return load()
+
+
+@functools.cache
+def _weights_and_note(make_model: Callable[[], Toy], note: str) -> dict[str, torch.Tensor]:
+    with Path(note).open("a") as file:
+        file.write("made\n")
+    return make_model().state_dict()
+
+
+def make_and_note(make_model: Callable[[], Toy], note: str) -> Toy:
+    """A model with weights that are kept in a cache, and a line in a file each time that they are not there."""
+    model = make_model()
+    model.load_state_dict(_weights_and_note(make_model, note))
+    return model
 
 
 ARGUMENTS: dict[str, Any] = {

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
-from compare_toy import BATCH, EPOCHS, NUM_TRAIN, SOLD_OUT, TOY, Toy, load
+from compare_toy import BATCH, EPOCHS, NUM_TRAIN, SOLD_OUT, TOY, Toy, load, make_and_note
 from hf_kakurenbo import KakurenboTrainer
 from hf_kakurenbo.compare import METHODS, NO_HIDING, Method, Record, Task, compare
 from hf_kakurenbo.compare import runs as runs_module
@@ -36,6 +38,8 @@ def own_temporary_folder(tmp_path_factory, monkeypatch):
     """What a training leaves behind is seen, and no training leaves anything behind."""
     folder = tmp_path_factory.mktemp("temporary")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    # Where it cannot write into the home, matplotlib makes a folder for the whole process.
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
     yield folder
     assert not list(folder.iterdir())
 
@@ -80,7 +84,7 @@ def test_a_record_says_what_was_done(never_interrupted):
         assert record.seconds > 0
         assert record.processor_seconds > 0
         assert 1 / 4 < record.accuracy < 1, "the toy is learned"
-        assert record.settings["num_train_epochs"] == EPOCHS * METHODS[name].epochs
+        assert record.settings["num_train_epochs"] == pytest.approx(EPOCHS * METHODS[name].epochs)
     full, shorter, hiding = (records[name, 0] for name in ("no-hiding", "shorter-0.55", "kakurenbo"))
     assert (full.backpropagated, full.forward_only, full.updates) == (96, 0, EPOCHS * NUM_TRAIN // BATCH)
     assert (shorter.backpropagated, shorter.forward_only, shorter.updates) == (int(0.55 * 96), 0, 7)  # ⌈0.55 × 12⌉
@@ -147,18 +151,28 @@ def test_the_order_of_the_methods_is_the_seeds_own():
     assert order(TOY, 3) == orders[3]
 
 
-def test_accuracy_of_a_model_with_one_output(tmp_path):
-    plain, several = train(PLAIN, NO_HIDING, 0, settings_of(PLAIN, NO_HIDING)), run([TOY], [NO_HIDING], [0], tmp_path)
-    assert plain.accuracy == several[0].accuracy
-
-
 class Plain(Toy):
     def forward(self, x, labels):
         outputs = super().forward(x, labels)
         return {"loss": outputs["loss"], "logits": outputs["logits"]}
 
 
-PLAIN = dataclasses.replace(TOY, name="plain", make_model=Plain)
+@pytest.mark.parametrize("model", [Toy, Plain], ids=["several outputs", "one output"])
+def test_the_accuracy_is_that_of_the_trained_model_on_the_validation_samples(monkeypatch, model):
+    trainers = []
+
+    class Kept(KakurenboTrainer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            trainers.append(self)
+
+    monkeypatch.setattr("hf_kakurenbo.compare.training.KakurenboTrainer", Kept)
+    task = dataclasses.replace(TOY, make_model=model)
+    record = train(task, NO_HIDING, 0, settings_of(task, NO_HIDING))
+    x, labels = (load().validation.columns[name] for name in ("x", "labels"))
+    with torch.no_grad():
+        best = trainers[0].model.head(x).argmax(dim=1)
+    assert record.accuracy == sum(best.tolist()[i] == labels.tolist()[i] for i in range(200)) / 200
 
 
 # ---- Interrupted, and gone on with ----
@@ -221,6 +235,7 @@ def test_what_it_writes(tmp_path, never_interrupted):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *(f"comparison.{kind}" for kind in ("csv", "md", "png")),
         "records",
+        "trainings.csv",
     ]
     assert {summary.method.name for summary in comparison.summaries["toy"]} == {
         method.name for method in METHODS_OF_ALL_KINDS
@@ -228,7 +243,9 @@ def test_what_it_writes(tmp_path, never_interrupted):
     assert accuracies(comparison.records) == accuracies(never_interrupted[0])
     markdown = (tmp_path / "out" / "comparison.md").read_text()
     assert markdown == comparison.markdown() + "\n"
-    assert markdown.startswith("### toy\n\n|")
+    overview, _, table = markdown.partition("\n\n### toy\n\n")
+    assert overview.startswith("| method | toy |\n|")
+    assert table.startswith("|")
     assert comparison.table().startswith("toy (2 seeds)\n")
 
 
@@ -256,24 +273,85 @@ def without_times_or_order(record):
     return json.dumps(dataclasses.asdict(without_times(record)))
 
 
+SOLD_OUT_MESSAGE = r"^sold-out, seed 0: no-hiding: LookupError: the toys are sold out$"
+
+
 def test_an_error_in_a_process_reaches_the_caller_at_once(tmp_path):
     # One process does: what is to be seen is that nothing behind the error is trained.
     work = [runs_module._Seed(task, [NO_HIDING], 0, tmp_path) for task in (SOLD_OUT, TOY)]
-    with pytest.raises(RuntimeError, match=r"^sold-out, seed 0: LookupError: the toys are sold out$") as raised:
+    with pytest.raises(RuntimeError, match=SOLD_OUT_MESSAGE) as raised:
         list(runs_module._in_processes(work, 1))
     assert "in load_nothing" in str(raised.value.__cause__), "where it happened"
     assert not multiprocessing.active_children()
     assert not list(RecordFolder(tmp_path))
 
 
+def test_an_error_in_this_process_says_in_which_training(tmp_path):
+    with pytest.raises(RuntimeError, match=SOLD_OUT_MESSAGE) as raised:
+        run([SOLD_OUT, TOY], [NO_HIDING], [0], tmp_path)
+    assert isinstance(raised.value.__cause__, LookupError)
+    assert not list(RecordFolder(tmp_path))
+
+
+def test_a_process_keeps_what_a_task_has_in_a_cache(tmp_path):
+    # As in a task of the package: the cache knows its key, a partial, by what it is and not by what it equals.
+    note = tmp_path / "made"
+    task = dataclasses.replace(TOY, make_model=partial(make_and_note, partial(Toy), str(note)))
+    work = [runs_module._Seed(task, [NO_HIDING], seed, tmp_path) for seed in SEEDS]
+    assert [record.seed for record, _ in runs_module._in_processes(work, 1)] == [0, 1]
+    assert note.read_text() == "made\n"
+
+
 def test_a_process_that_is_ended_from_outside():
-    ours, theirs = multiprocessing.Pipe()
-    theirs.close()  # as the system does for a process that it ends
     seed = runs_module._Seed(TOY, [NO_HIDING], 5, Path())
-    with pytest.raises(
-        RuntimeError, match=r"^The process of toy, seed 5, was ended from outside, .*with fewer process"
-    ):
-        runs_module._receive(ours, seed)
+    message = r"^The process of toy, seed 5, was ended from outside \(exit code -9\), .*with fewer processes"
+    with runs_module._workers(2) as workers:
+        workers[0].begin(seed)
+        for worker in workers:
+            worker.process.kill()
+        with pytest.raises(RuntimeError, match=message):
+            workers[0].receive()
+        workers[1].process.join()
+        with pytest.raises(RuntimeError, match=message):
+            workers[1].begin(seed)
+
+
+def test_a_process_that_is_asked_to_end_is_ended_from_outside_too():
+    assert runs_module._explain_exit(128 + signal.SIGTERM).startswith("was ended from outside (exit code 143)")
+
+
+def test_a_script_that_every_process_would_run_again(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from compare_toy import TOY\n"
+        "from hf_kakurenbo.compare import NO_HIDING, compare\n"
+        f"compare([TOY], [NO_HIDING], [0, 1], {str(tmp_path / 'out')!r}, processes=2)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert "ended by itself (exit code 1): its error stands above." in last
+    assert 'A script calls this under `if __name__ == "__main__":`' in last
+
+
+def test_a_signal_that_was_kept_back_stays_so():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with runs_module._interrupts_kept_from_children():
+            pass
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_on_a_system_without_signal_masks(monkeypatch):
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    monkeypatch.setattr(runs_module, "resource_tracker", None)
+    with runs_module._interrupts_kept_from_children():
+        pass
 
 
 def command(*args, **options):
@@ -299,15 +377,29 @@ def command(*args, **options):
     )
 
 
+def goes_on(process, session):
+    try:
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
+
+
 def require_ended(session):
     """That no process of a session goes on; Python's own helper ends a moment after the one that it helped."""
     for _ in range(300):
-        listed = subprocess.run(["ps", "-eo", "sess=,stat="], capture_output=True, text=True, check=True).stdout
-        rows = [line.split() for line in listed.splitlines()]
-        if not [state for of, state in rows if int(of) == session and not state.startswith("Z")]:
+        if not any(goes_on(process, session) for process in psutil.process_iter()):
             return
         time.sleep(0.1)
     raise AssertionError("a process goes on")
+
+
+def test_the_processes_of_a_killed_command_end_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    running = command("--out", tmp_path / "out", "--task", "compare_toy:STUCK", "--method", "kakurenbo")
+    running.stderr.readline()
+    running.kill()
+    running.communicate(timeout=120)
+    require_ended(running.pid)
 
 
 def test_ctrl_c_ends_the_command_and_keeps_what_was_trained(tmp_path, monkeypatch, own_temporary_folder):
@@ -318,7 +410,8 @@ def test_ctrl_c_ends_the_command_and_keeps_what_was_trained(tmp_path, monkeypatc
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the processes that it started too
     printed, rest = running.communicate(timeout=120)
     assert (running.returncode, printed) == (130, "")
-    assert rest == "Interrupted. What was trained is kept; the same command goes on.\n"
+    assert rest.splitlines()[-1] == "Interrupted. What was trained is kept; the same command goes on."
+    assert "Traceback" not in rest
     assert [line.rpartition(";")[2] for line in said] == [" 2 left\n", " 1 left\n"]
     require_ended(running.pid)
 
@@ -352,6 +445,10 @@ def refused(tmp_path, message, tasks=(TOY,), methods=(NO_HIDING,), seeds=(0,), p
         ({"seeds": range(0)}, "There is no seed to compare with"),
         ({"seeds": [0, -1]}, "A seed must be 0 or more, got -1"),
         ({"processes": 0}, "processes must be at least 1, got 0"),
+        (
+            {"tasks": [dataclasses.replace(TOY, load=lambda: load())], "processes": 2},
+            "load and make_model of the task 'toy' must be at the top level of a module",
+        ),
         (
             {"methods": [NO_HIDING, RANDOM]},
             "'random' hides as much as 'kakurenbo', which is not among the methods: add",
@@ -390,10 +487,11 @@ def test_what_cannot_be_compared_is_told_before_the_first_training(tmp_path, opt
 def test_a_record_with_other_settings_is_told_before_the_first_training(tmp_path):
     run([TOY], [NO_HIDING], [1], tmp_path)
     slower = Task("toy", load, Toy, {**TOY.arguments, "learning_rate": 0.01, "weight_decay": 0.1})
-    with pytest.raises(ValueError, match=r"no-hiding/1\.json was made with other settings: learning_rate, weight_de"):
+    changes = r"learning_rate=0\.05, now 0\.01; weight_decay not set, now 0\.1\."
+    with pytest.raises(ValueError, match=rf"no-hiding/1\.json was made with other settings: {changes}"):
         run([slower], [NO_HIDING], SEEDS, tmp_path, on_progress=Trained(1, AssertionError))
     changed = dataclasses.replace(NO_HIDING, options={"hiding_policy": "none", "weight_decay": 0.1})
-    with pytest.raises(ValueError, match=r"settings: weight_decay\. Give another output folder, or remove the file"):
+    with pytest.raises(ValueError, match=r"now 0\.1\. Give another output folder, or remove the file"):
         run([TOY], [changed], SEEDS, tmp_path, on_progress=Trained(1, AssertionError))
 
 
@@ -402,8 +500,9 @@ def test_a_share_that_changed_is_another_setting(tmp_path):
     file = tmp_path / "toy" / "kakurenbo" / "0.json"
     record = json.loads(file.read_text())
     file.write_text(json.dumps({**record, "backpropagated": record["backpropagated"] - 9}))
-    with pytest.raises(ValueError, match=r"random/0\.json was made with other settings: max_hidden_fraction"):
-        run([TOY], [KAKURENBO, RANDOM], [0], tmp_path)
+    changes = r"max_hidden_fraction=0\.\d+, now 0\.\d+\."
+    with pytest.raises(ValueError, match=rf"random/0\.json was made with other settings: {changes}"):
+        run([TOY], [KAKURENBO, RANDOM, COIN], [0], tmp_path, on_progress=Trained(1, AssertionError))
 
 
 @pytest.mark.parametrize("text", ["", '{"task": "toy"', "[1]", "null", '{"task": "toy"}', "\x80", "LIST"])

@@ -87,12 +87,9 @@ class RecordFolder:
         # As JSON: a tuple comes back as a list.
         wanted = json.loads(json.dumps(settings))
         if record.settings != wanted:
-            changed = sorted(
-                name for name in {*record.settings, *wanted} if record.settings.get(name) != wanted.get(name)
-            )
             raise ValueError(
-                f"{file} was made with other settings: {', '.join(changed)}. Give another output folder, or remove "
-                "the file so that the training is done anew."
+                f"{file} was made with other settings: {_differences(record.settings, wanted)}. Give another output "
+                "folder, or remove the file so that the training is done anew."
             )
         return record
 
@@ -111,6 +108,14 @@ class RecordFolder:
 
     def _file(self, task: str, method: str, seed: int) -> Path:
         return self.path / task / method / f"{seed}.json"
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    absent = object()
+    names = sorted(name for name in {*before, *now} if before.get(name, absent) != now.get(name, absent))
+    old = {name: f"{name}={before[name]!r}" if name in before else f"{name} not set" for name in names}
+    new = {name: repr(now[name]) if name in now else "not set" for name in names}
+    return "; ".join(f"{old[name]}, now {new[name]}" for name in names)
 
 
 def _read(file: Path) -> Record:

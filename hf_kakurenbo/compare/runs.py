@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import pickle
 import random
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import transformers
 
+from ..fdsl.processes import end_with_parent
 from .methods import Method
 from .records import Record, RecordFolder
 from .tasks import Task
@@ -38,6 +42,11 @@ class _Seed:
     methods: Sequence[Method]
     seed: int
     folder: Path
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"{self.task.name}, seed {self.seed}"
 
 
 def run(
@@ -63,9 +72,9 @@ def run(
         on_progress: called with each new record, and how many trainings are left.
 
     Raises:
-        ValueError: a method, task or seed is there twice, or none is; an option does not exist or is out of its range,
-            or a record was made with other settings.
-        RuntimeError: in a process of its own, a training failed, or the process was ended from outside.
+        ValueError: a method, task or seed is there twice, or none is; an option does not exist or is out of its range;
+            a record was made with other settings; or a task cannot be sent to a process.
+        RuntimeError: a training failed, or the process that did it was ended from outside.
     """
     _check(tasks, methods, seeds, processes)
     work = [_Seed(task, methods, seed, folder) for seed in seeds for task in tasks]
@@ -84,22 +93,36 @@ def run(
 def _count_missing(work: _Seed) -> int:
     """How many trainings of a seed are still to be done; raises for a record made with other settings."""
     folder = RecordFolder(work.folder)
+    found: dict[str, Record] = {}
     missing = 0
-    for method in work.methods:
+    for method in _in_order(work):
         where = (work.task.name, method.name, work.seed)
-        if method.share_of is not None:
+        if method.share_of is not None and method.share_of not in found:
             missing += not folder.has(*where)  # its settings are known only when the other one is trained
+            continue
+        record = folder.find(*where, _settings(work, method, found))
+        if record is None:
+            missing += 1
         else:
-            missing += folder.find(*where, settings_of(work.task, method)) is None
+            found[method.name] = record
     return missing
 
 
 def _in_turn(work: Sequence[_Seed]) -> Generator[_Trained, None, None]:
     for seed in work:
-        yield from _trainings(seed)
+        try:
+            yield from _trainings(seed)
+        except _TrainingError as error:
+            raise RuntimeError(f"{seed.title}: {error}") from error.__cause__
 
 
 # ---- Processes ----
+
+_TERMINATED = 128 + signal.SIGTERM
+"""The exit code of a worker that was asked to end."""
+
+_PATIENCE = 10.0
+"""Seconds that a worker is given to end."""
 
 
 @dataclass(frozen=True)
@@ -112,114 +135,171 @@ class _Failure:
 
 def _in_processes(work: Sequence[_Seed], processes: int) -> Generator[_Trained, None, None]:
     waiting = deque(work)
-    with _workers(min(processes, len(work))) as pipes:
-        busy: dict[Connection, _Seed] = {}
-        for pipe in pipes:
-            busy[pipe] = waiting.popleft()
-            pipe.send(busy[pipe])
+    with _workers(min(processes, len(work))) as workers:
+        for worker in workers:
+            worker.begin(waiting.popleft())
+        busy = {worker.pipe: worker for worker in workers}
         while busy:
             for pipe in cast(list[Connection], wait(list(busy))):
-                answer = _receive(pipe, busy[pipe])
+                answer = busy[pipe].receive()
                 if answer is not None:
                     yield answer
                 elif waiting:
-                    busy[pipe] = waiting.popleft()
-                    pipe.send(busy[pipe])
+                    busy[pipe].begin(waiting.popleft())
                 else:
                     del busy[pipe]
 
 
-def _receive(pipe: Connection, seed: _Seed) -> _Trained | None:
-    """A training that a process did, or None at the end of the seed."""
-    doing = f"{seed.task.name}, seed {seed.seed}"
-    try:
-        answer = pipe.recv()
-    except (EOFError, ConnectionError) as error:
-        raise RuntimeError(
-            f"The process of {doing}, was ended from outside, perhaps for want of memory. What was trained is kept: "
-            "run the same again, with fewer processes, and it goes on."
-        ) from error
-    if isinstance(answer, _Failure):
-        raise RuntimeError(f"{doing}: {answer.message}") from RuntimeError(f"\n{answer.trace}")
-    return answer
+class _Worker:
+    """A process that trains the seeds that it is given, one at a time."""
+
+    def __init__(self, context: SpawnContext) -> None:
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs,), daemon=True)
+        with theirs:
+            self.process.start()
+
+    def begin(self, seed: _Seed) -> None:
+        """Give it a seed."""
+        self._seed = seed
+        try:
+            self.pipe.send(seed)
+        except ConnectionError as error:
+            raise self._ended() from error
+
+    def receive(self) -> _Trained | None:
+        """A training that it did, or None at the end of the seed."""
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            raise self._ended() from error
+        if isinstance(answer, _Failure):
+            raise RuntimeError(f"{self._seed.title}: {answer.message}") from RuntimeError(f"\n{answer.trace}")
+        return cast(_Trained | None, answer)
+
+    def _ended(self) -> RuntimeError:
+        self.process.join(_PATIENCE)
+        return RuntimeError(f"The process of {self._seed.title}, {_explain_exit(self.process.exitcode)}")
+
+
+def _explain_exit(code: int | None) -> str:
+    if code is not None and (code < 0 or code == _TERMINATED):
+        return (
+            f"was ended from outside (exit code {code}), perhaps for want of memory. What was trained is kept: run the "
+            "same again, with fewer processes, and it goes on."
+        )
+    return (
+        f"ended by itself (exit code {code}): its error stands above. What was trained is kept. A script calls this "
+        'under `if __name__ == "__main__":`, since each process imports it.'
+    )
 
 
 @contextmanager
-def _workers(count: int) -> Iterator[list[Connection]]:
-    """Pipes to processes that train the seeds that are sent to them; the processes are ended with the block."""
+def _workers(count: int) -> Iterator[list[_Worker]]:
+    """So many workers, which are ended with the block."""
     context = multiprocessing.get_context("spawn")
-    started = []
-    pipes = []
+    workers: list[_Worker] = []
     try:
         for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs,), daemon=True)
-            with theirs, _interrupts_kept_from_children():
-                process.start()
-                started.append(process)
-            pipes.append(ours)
-        yield pipes
+            with _interrupts_kept_from_children():
+                workers.append(_Worker(context))
+        yield workers
     finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join()
-        for pipe in pipes:
-            pipe.close()
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join(_PATIENCE)
+            worker.process.kill()
+            worker.process.join()
+            worker.pipe.close()
 
 
 @contextmanager
 def _interrupts_kept_from_children() -> Iterator[None]:
     """Of Ctrl-C, which a terminal sends to all its processes, those started here see nothing: the parent ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where a worker ignores it from its first line on
+        yield
+        return
     resource_tracker.ensure_running()  # else it is started meanwhile, which lets the interrupt through again
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # As an exception, so that what is half written is removed.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(_TERMINATED))
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
+    known: dict[str, Task] = {}
     with suppress(ConnectionError):  # nobody waits any more
         while True:
-            for answer in _answers(pipe):
+            for answer in _answers(pipe, known):
                 pipe.send(answer)
 
 
-def _answers(pipe: Connection) -> Iterator[_Trained | _Failure | None]:
-    """What is sent back for a seed: each training, and None at the end, or what went wrong."""
+def _answers(pipe: Connection, known: dict[str, Task]) -> Iterator[_Trained | _Failure | None]:
+    """What is sent back for a seed: each training, and None at the end, or what went wrong.
+
+    Args:
+        pipe: brings the seed.
+        known: the tasks by name, as they came first: what a task keeps in a cache by its functions, it would not find
+            by the equal ones that come with every seed.
+    """
     try:
-        yield from _trainings(pipe.recv())
+        seed: _Seed = pipe.recv()
+        yield from _trainings(replace(seed, task=known.setdefault(seed.task.name, seed.task)))
         yield None
+    except _TrainingError as error:
+        yield _Failure(str(error), traceback.format_exc())
     except Exception as error:
-        yield _Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+        yield _Failure(_describe(error), traceback.format_exc())
 
 
 # ---- One seed ----
 
 
+class _TrainingError(Exception):
+    """A training failed, of which the cause says why: names the method."""
+
+
 def _trainings(work: _Seed) -> Iterator[_Trained]:
     """The records of a seed's methods, and whether each is new, in the order in which they were trained."""
     folder = RecordFolder(work.folder)
-    by_name = {method.name: method for method in work.methods}
     found: dict[str, Record] = {}
     for method in _in_order(work):
-        share = None
-        if method.share_of is not None:
-            other = found[method.share_of]
-            share = 1 - other.backpropagated / (other.full_samples * by_name[method.share_of].epochs)
-        settings = settings_of(work.task, method, share)
+        settings = _settings(work, method, found)
         record = folder.find(work.task.name, method.name, work.seed, settings)
         is_new = record is None
         if record is None:
-            record = train(work.task, method, work.seed, settings)
+            record = _train(work, method, settings)
             folder.add(record)
         found[method.name] = record
         yield record, is_new
+
+
+def _train(work: _Seed, method: Method, settings: Mapping[str, Any]) -> Record:
+    try:
+        return train(work.task, method, work.seed, settings)
+    except Exception as error:  # whatever a task of one's own may raise
+        raise _TrainingError(f"{method.name}: {_describe(error)}") from error
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _settings(work: _Seed, method: Method, found: Mapping[str, Record]) -> dict[str, Any]:
+    """Those of a method, given the record of the one of which it has its share, if it has it of one."""
+    if method.share_of is None:
+        return settings_of(work.task, method)
+    other = found[method.share_of]
+    [epochs] = [each.epochs for each in work.methods if each.name == method.share_of]
+    return settings_of(work.task, method, 1 - other.backpropagated / (other.full_samples * epochs))
 
 
 def _in_order(work: _Seed) -> list[Method]:
@@ -245,6 +325,9 @@ def _check(tasks: Sequence[Task], methods: Sequence[Method], seeds: Sequence[int
         for task in tasks:
             for method in methods:
                 _check_settings(task, method, folder)
+    if processes > 1:
+        for task in tasks:
+            _require_sendable(task)
 
 
 def _require_distinct(kind: str, given: Sequence[Hashable]) -> None:
@@ -279,3 +362,13 @@ def _check_settings(task: Task, method: Method, folder: str) -> None:
         json.dumps(settings)  # as the record will hold them
     except (TypeError, ValueError) as error:
         raise ValueError(f"The method {method.name!r} on the task {task.name!r}: {error}") from error
+
+
+def _require_sendable(task: Task) -> None:
+    try:
+        pickle.dumps(task)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"With several processes, load and make_model of the task {task.name!r} must be at the top level of a "
+            f"module, or a functools.partial of what is, so that each process can import them ({error})."
+        ) from error

@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from .dataset import FDSLDataset
 from .files import full_disk_explained
 from .formats import FORMATS, Part
 from .jobs import WORKPLACE, claim_folder, describe_job
+from .processes import end_with_parent
 
 IMAGES_PER_FILE = 1000
 """How many images a part has, unless said otherwise."""
@@ -173,14 +174,7 @@ def _begin_worker(work: _Work, stop: Any) -> None:
     _worker = (work, stop)
     # The interrupt of a terminal goes to all its processes; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _do_part_in_worker(number: int) -> tuple[int, int]:
