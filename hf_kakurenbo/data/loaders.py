@@ -133,6 +133,8 @@ class HiddenLoader:
     def batches(self, chosen: Tensor, epoch: int) -> Iterator[Any]:
         """The batches of some samples, whether hidden or not; as many on every rank.
 
+        When it ends, or is closed, the loader is over the hidden samples again.
+
         Args:
             chosen: (N,) bool, which samples.
             epoch: the index of the present epoch, for a dataset that wants to know it.
@@ -140,8 +142,10 @@ class HiddenLoader:
         # By itself the loader would count its own passes as epochs.
         self._loader.set_epoch(epoch)
         self._look_for(chosen)
-        yield from self._loader
-        self._look_for(self._hidden)
+        try:
+            yield from self._loader
+        finally:
+            self._look_for(self._hidden)  # a stream knows by this which samples are visible, too
 
 
 def make_hidden_loader(loader: Any, sampler: HiddenSampler, accelerator: Accelerator, batch_size: int) -> Any:

@@ -216,18 +216,20 @@ class HidingRun:
     def looking_at_all(self) -> Iterator[Tensor]:
         """Around the forward passes over all samples before the first epoch; a collective call, as `refreshing`.
 
-        The policy learns of it as of an epoch −1 in which all were trained.
+        The policy learns of it as of an epoch −1 in which those were trained that came: a stream may leave some out.
         """
-        with self._looking_at(torch.ones_like(self.ledger.hidden)) as everything:
+        everything = torch.ones_like(self.ledger.hidden)
+        seen = torch.zeros_like(everything) if self.policy.observes else None
+        with self._looking_at(everything, seen):
             yield everything
-        if self.policy.observes:
-            self.policy.observe(self.ledger, everything.numpy(), -1)
+        if seen is not None:
+            self.policy.observe(self.ledger, seen.numpy(), -1)
 
     @contextmanager
-    def _looking_at(self, chosen: Tensor) -> Iterator[Tensor]:
+    def _looking_at(self, chosen: Tensor, seen: Tensor | None = None) -> Iterator[Tensor]:
         started = time.perf_counter()
         yield chosen
-        self.recorder.merge_into(self.ledger)
+        self.recorder.merge_into(self.ledger, seen)
         self.refreshed_samples += int(chosen.count_nonzero())
         self.refresh_seconds = time.perf_counter() - started
         self.time_saved -= self.refresh_seconds

@@ -68,11 +68,12 @@ class KakurenboPolicy(HidingPolicy):
         refresh_first: str = "least_confident",
         seed: int = 0,
     ) -> None:
-        if not 0 <= confidence_threshold <= 1:
-            raise ValueError(
-                f"confidence_threshold={confidence_threshold} is not in [0, 1]: it is the probability below which a "
-                "candidate moves back, 0.7 in the paper."
-            )
+        require_number(
+            "confidence_threshold",
+            confidence_threshold,
+            "[0, 1]",
+            "the probability below which a candidate moves back, 0.7 in the paper",
+        )
         require_refresh_interval(refresh_interval)
         if max_consecutive_hidden is not None:
             require_epochs("max_consecutive_hidden", max_consecutive_hidden, 1)
@@ -156,9 +157,9 @@ class KakurenboPolicy(HidingPolicy):
 
 
 def _least_confident(ledger: SampleLedger, count: int) -> np.ndarray:
-    """So many of the hidden samples, at least one, of least confidence: (N,) bool."""
+    """So many of the hidden samples, at least one, of least confidence, NaN being the least: (N,) bool."""
     ids = ledger.hidden_ids.numpy()
-    confidence = ledger.confidence_at(ids)
+    confidence = np.nan_to_num(ledger.confidence_at(ids), nan=-1.0)
     threshold = np.partition(confidence, count - 1)[count - 1]
     below = confidence < threshold
     ties = np.flatnonzero(confidence == threshold)[: count - int(np.count_nonzero(below))]
