@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,6 +73,11 @@ def _errors_in_one_line(when_interrupted: str = "Interrupted.") -> Iterator[None
         _exit_with(f"Error: There is not enough memory ({error}). Ask for smaller images, or fewer points.", 1)
     except KeyboardInterrupt:
         _exit_with(when_interrupted, 130)
+
+
+def _require_processes(num_proc: int) -> None:
+    if num_proc < 1:
+        raise ValueError(f"--num-proc must be at least 1, got {num_proc}.")
 
 
 def _exit_with(message: str, code: int) -> None:
@@ -181,6 +187,7 @@ def render(
 
     with _errors_in_one_line("Interrupted. What is written is complete; the same command goes on."):
         share = _parse_shard(shard)
+        _require_processes(num_proc)
         dataset = load_fdsl(
             name,
             split.value,
@@ -225,13 +232,19 @@ def compare(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to learn; may be repeated.  [default: all but the long and the many]", show_default=False
+            help="One of digits, fdsl-cnn, fdsl-cnn-long, fdsl-cnn-augmented, fdsl-cnn-many, fdsl-cnn-continued, "
+            "fdsl-vit, text, or package.module:attribute for one of your own; may be repeated.  "
+            "[default: digits, fdsl-cnn, fdsl-vit, text; quick: digits, fdsl-cnn]",
+            show_default=False,
         ),
     ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="A method, a group, or a .json file of your own; may be repeated.  [default: controls, field]",
+            help="A method, a .json file of your own, or one of the groups controls, field, kakurenbo-parts, "
+            "kakurenbo-settings, spaced_repetition-parts, spaced_repetition-settings; may be repeated, and no-hiding "
+            "is always added.  [default: controls, field; quick: shorter-0.7, shorter-0.4, kakurenbo, "
+            "spaced_repetition, random, infobatch]",
             show_default=False,
         ),
     ] = None,
@@ -239,7 +252,9 @@ def compare(
         int | None, typer.Option(help="How many, from 0.  [default: 8; quick: 3]", show_default=False)
     ] = None,
     num_proc: Processes = 1,
-    quick: Annotated[bool, typer.Option("--quick", help="Few seeds, tasks and methods: five minutes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few seeds, tasks and methods, unless given; takes minutes.")
+    ] = False,
 ) -> None:
     """Compare methods of hiding: accuracy against time.
 
@@ -260,8 +275,10 @@ def compare(
         if seeds is None:
             seeds = QUICK_SEEDS if quick else 8
         if seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {seeds}.")
-        sys.path.insert(0, str(Path.cwd()))  # so that a task of your own is found where the command is given
+            raise ValueError(f"--seeds must be at least 1, got {seeds}.")
+        _require_processes(num_proc)
+        # So that a task of your own is found where the command is given; last, as its files may be named like packages.
+        sys.path.append(str(Path.cwd()))
         comparison = compare_methods(
             find_tasks(task or (QUICK_TASKS if quick else DEFAULT_TASKS)),
             find_methods(method or (QUICK_METHODS if quick else DEFAULT_METHODS)),
@@ -294,6 +311,7 @@ def search(
 
     with _errors_in_one_line("Interrupted. What was found is kept; the same command goes on."):
         find_family(family)
+        _require_processes(num_proc)
         out.parent.mkdir(parents=True, exist_ok=True)
         with tqdm(total=categories, unit="category", desc=family, disable=None) as bar:
             found = search_attempts(
@@ -309,6 +327,8 @@ def search(
 
 def main() -> None:
     """Run the command."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a pipe on Windows may know no Δ, and the rest is to be printed
     sys.exit(app())
 
 

@@ -1,5 +1,6 @@
 """The command: what it prints, what it writes, and how it ends."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fdsl_toy import CATEGORIES, INSTANCES, NAME, Toy, enter_into_catalog
-from hf_kakurenbo import __version__
+from hf_kakurenbo import __version__, cli
 from hf_kakurenbo.cli import app
 from hf_kakurenbo.fdsl import formats, list_fdsl, load_fdsl
 from hf_kakurenbo.fdsl.catalog import category_parameters
@@ -146,7 +147,7 @@ def test_search(tmp_path):
         (["render", "fractal", "--out", "OUT"], "There is no FDSL dataset 'fractal'. Did you mean"),
         (["render", NAME, "--out", "OUT", "--shard", "2/2"], "--shard '2/2' is not i/n with 0 ≤ i < n, as 0/4"),
         (["render", NAME, "--out", "OUT", "--shard", "half"], "--shard 'half' is not i/n"),
-        (["render", NAME, "--out", "OUT", "--num-proc", 0], "num_proc must be at least 1, got 0"),
+        (["render", NAME, "--out", "OUT", "--num-proc", 0], "--num-proc must be at least 1, got 0"),
         (["render", NAME, "--out", "OUT", "--categories", 4], "categories"),
         (["render", NAME, "--out", "OUT", "--instances", 0], "instances"),
         (["render", NAME, "--out", "FULL"], "already holds something else (thesis.txt)"),
@@ -155,7 +156,7 @@ def test_search(tmp_path):
         (["parameters", NAME, "--out", "OUT", "--categories", 4], "categories must be in 1..3, got 4"),
         (["search", "tou", "--categories", 5, "--out", "OUT"], "There is no FDSL family 'tou'. There are: fractaldb"),
         (["search", "toy", "--categories", 0, "--out", "OUT"], "categories must be at least 1, got 0"),
-        (["search", "toy", "--categories", 5, "--out", "OUT", "--num-proc", 0], "processes must be at least 1, got 0"),
+        (["search", "toy", "--categories", 5, "--out", "OUT", "--num-proc", 0], "--num-proc must be at least 1, got 0"),
         (["parameters", NAME, "--out", "FULL"], "already holds something else (thesis.txt)"),
     ],
 )
@@ -256,11 +257,13 @@ def test_compare(compared, tmp_path):
 
 
 def test_compare_quickly(compared, tmp_path):
+    from hf_kakurenbo.compare.comparison import QUICK_METHODS
+
     assert run("compare", "--out", tmp_path, "--quick", "--num-proc", 2)[0] == 0
     assert compared == [
         {
             "tasks": ["digits", "fdsl-cnn"],
-            "methods": ["no-hiding", "shorter-0.85", "kakurenbo", "spaced_repetition", "random", "infobatch"],
+            "methods": ["no-hiding", *QUICK_METHODS],
             "seeds": [0, 1, 2],
             "out": tmp_path,
             "processes": 2,
@@ -280,8 +283,23 @@ def test_what_is_given_goes_before_what_is_quick(compared, tmp_path):
 def test_compare_on_a_task_of_the_folder_in_which_it_is_called(compared, tmp_path, monkeypatch):
     (tmp_path / "my_tasks.py").write_text("from hf_kakurenbo.compare import TASKS\nMINE = TASKS['digits']\n")
     monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
     assert run("compare", "--out", tmp_path, "--task", "my_tasks:MINE")[0] == 0
     assert compared[0]["tasks"] == ["digits"]
+    assert sys.path == [*before, str(tmp_path)], "a file there takes no package's place"
+
+
+def test_the_help_of_compare_lists_what_there_is():
+    from hf_kakurenbo.compare import TASKS
+    from hf_kakurenbo.compare.comparison import DEFAULT_METHODS, DEFAULT_TASKS, QUICK_METHODS, QUICK_SEEDS, QUICK_TASKS
+    from hf_kakurenbo.compare.methods import GROUPS
+
+    said = "".join(run("compare", "--help")[1].split())  # without the spaces: names are broken at their hyphens
+    assert f"Oneof{','.join(TASKS)},orpackage" in said
+    assert f"[default:{','.join(DEFAULT_TASKS)};quick:{','.join(QUICK_TASKS)}]" in said
+    assert f"groups{','.join(GROUPS)};" in said
+    assert f"[default:{','.join(DEFAULT_METHODS)};quick:{','.join(QUICK_METHODS)}]" in said
+    assert f"[default:8;quick:{QUICK_SEEDS}]" in said
 
 
 @pytest.mark.parametrize(
@@ -294,9 +312,9 @@ def test_compare_on_a_task_of_the_folder_in_which_it_is_called(compared, tmp_pat
         (["--method", "random"], 2, "'random' hides as much as 'kakurenbo', which is not among the methods: add it."),
         (["--method", "missing.json"], 1, "No such file or directory: 'missing.json'"),
         (["--method", "BROKEN"], 2, "broken.json is no list of methods (Expecting value"),
-        (["--seeds", 0], 2, "seeds must be at least 1, got 0"),
-        (["--seeds", -2, "--quick"], 2, "seeds must be at least 1, got -2"),
-        (["--num-proc", 0], 2, "processes must be at least 1, got 0"),
+        (["--seeds", 0], 2, "--seeds must be at least 1, got 0"),
+        (["--seeds", -2, "--quick"], 2, "--seeds must be at least 1, got -2"),
+        (["--num-proc", 0], 2, "--num-proc must be at least 1, got 0"),
     ],
     ids=str,
 )
@@ -316,6 +334,19 @@ def test_compare_without_a_package_is_one_line_and_code_1(tmp_path, monkeypatch)
     code, printed, err = run("compare", "--out", tmp_path / "out")
     assert (code, printed) == (1, "")
     assert err == 'Error: A comparison needs sklearn: pip install "hf-kakurenbo[compare]" brings what it needs.\n'
+
+
+@pytest.mark.parametrize("raw", [io.BytesIO(), None], ids=["a pipe", "something else"])
+def test_what_a_pipe_cannot_print_is_replaced(monkeypatch, raw):
+    pipe = io.StringIO() if raw is None else io.TextIOWrapper(raw, encoding="cp1252", newline="\n")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    monkeypatch.setattr(cli, "app", lambda: print("Δ accuracy ± 1"))
+    with pytest.raises(SystemExit) as raised:
+        cli.main()
+    pipe.flush()
+    assert raised.value.code is None
+    printed = pipe.getvalue() if raw is None else raw.getvalue().decode("cp1252")
+    assert printed == ("Δ" if raw is None else "?") + " accuracy ± 1\n"
 
 
 def test_the_command_is_installed():
