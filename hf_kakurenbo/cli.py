@@ -234,7 +234,7 @@ def compare(
         typer.Option(
             help="One of digits, fdsl-cnn, fdsl-cnn-long, fdsl-cnn-augmented, fdsl-cnn-many, fdsl-cnn-continued, "
             "fdsl-vit, text, or package.module:attribute for one of your own; may be repeated.  "
-            "[default: digits, fdsl-cnn, fdsl-vit, text; quick: digits, fdsl-cnn]",
+            "[default: digits, fdsl-cnn, fdsl-cnn-augmented, fdsl-vit, text; quick: digits, fdsl-cnn]",
             show_default=False,
         ),
     ] = None,

@@ -17,7 +17,7 @@ from .runs import run
 from .tables import LEGEND, MARKDOWN_LEGEND, format_table, to_markdown, to_overview, write_csv, write_trainings
 from .tasks import Task
 
-DEFAULT_TASKS = ("digits", "fdsl-cnn", "fdsl-vit", "text")
+DEFAULT_TASKS = ("digits", "fdsl-cnn", "fdsl-cnn-augmented", "fdsl-vit", "text")
 DEFAULT_METHODS = ("controls", "field")
 
 QUICK_TASKS = ("digits", "fdsl-cnn")
@@ -82,8 +82,8 @@ def compare(
     Raises:
         ValueError: a task, method or seed is there twice, or none is; an option does not exist or is out of its range,
             or a record was made with other settings.
-        RuntimeError: a package of the `compare` extra is not installed; or, with several processes, a training failed
-            in one of them.
+        RuntimeError: a package of the `compare` extra is not installed, a training failed, or a process was ended from
+            outside.
     """
     require_extra()
     folder = RecordFolder(Path(output_dir) / "records")

@@ -21,7 +21,6 @@ from .data import (
     images_from_formulas,
     source_snippets,
 )
-from .data import Samples as Samples
 from .models import small_resnet, tiny_bert, tiny_vit
 from .quiet import QUIET
 from .records import require_folder_name

@@ -13,8 +13,8 @@ from transformers import EvalPrediction, PrinterCallback, set_seed
 from ..config import KakurenboConfig
 from ..trainer import KakurenboTrainer
 from .methods import Method
+from .quiet import QUIET
 from .records import Record
-from .samples import QUIET
 from .tasks import Task
 
 
