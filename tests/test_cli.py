@@ -250,7 +250,7 @@ def test_compare(compared, tmp_path):
     assert (code, err) == (0, "digits kakurenbo, seed 2: 98.8%, 1.3 s; 4 left\n")
     assert printed.endswith(f"Written to {out}: comparison.md, .png, .csv, trainings.csv.\n")
     [given] = compared
-    assert given["tasks"] == ["digits", "fdsl-cnn", "fdsl-vit", "text"]
+    assert given["tasks"] == ["digits", "fdsl-cnn", "fdsl-cnn-augmented", "fdsl-vit", "text"]
     assert given["methods"][:2] == ["no-hiding", "no-hiding@1.4"]
     assert {"shorter-0.55@1.4", "kakurenbo", "importance"} < set(given["methods"])
     assert (given["seeds"], given["out"], given["processes"]) == (list(range(8)), out, 1)
