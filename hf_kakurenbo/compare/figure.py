@@ -36,12 +36,12 @@ class _Point(NamedTuple):
 
 
 def save_figure(path: str | os.PathLike[str], tasks: Mapping[str, Sequence[MethodSummary]]) -> None:
-    """Draw accuracy over measured time, a panel for each task.
+    """Draw accuracy over the time measured on the processor, a panel for each task.
 
     Each method is drawn at no hiding's accuracy plus its difference to it, with the 95 % confidence interval of the
-    paired difference, and at its median wall time with the quartiles. The controls with the best learning rate are
-    joined: what lies above their line is better than training shorter. Methods that have no seed in common with no
-    hiding are left out.
+    paired difference, and at the median of its processor time, which other programs disturb less than wall time, with
+    the quartiles. The controls with the best learning rate are joined: what lies above their line is better than
+    training shorter. Methods that have no seed in common with no hiding are left out.
 
     Args:
         path: the file, with the ending of a format that matplotlib writes (`.png`, `.pdf`, `.svg`); it appears whole,
@@ -83,7 +83,7 @@ def _draw(figure: Figure, tasks: Mapping[str, Sequence[MethodSummary]]) -> None:
     for axes in panels[: len(tasks) : columns]:
         axes.set_ylabel("validation accuracy, %", fontsize=9, color=_INK)
     for axes in panels[max(0, len(tasks) - columns) : len(tasks)]:
-        axes.set_xlabel("training time (no hiding = 1)", fontsize=9, color=_INK)
+        axes.set_xlabel("training time on the processor (no hiding = 1)", fontsize=9, color=_INK)
     legend_columns = int(columns * width / _LEGEND_ENTRY_INCHES[0])
     legend_rows = -(-len(entries) // legend_columns)
     figure.set_size_inches(columns * width, rows * height + legend_rows * _LEGEND_ENTRY_INCHES[1])
@@ -126,8 +126,10 @@ def _draw_panel(
     if no_hiding is None:
         axes.text(0.5, 0.5, "no hiding is not trained yet", ha="center", transform=axes.transAxes, fontsize=8)
         return {}
-    points = {summary.method.name: _point(summary, no_hiding.accuracy) for summary in summaries if summary.time}
-    tuned = sorted(points[summary.method.name] for summary in summaries if summary.tuned and summary.time)
+    points = {
+        summary.method.name: _point(summary, no_hiding.accuracy) for summary in summaries if summary.processor_time
+    }
+    tuned = sorted(points[summary.method.name] for summary in summaries if summary.tuned and summary.processor_time)
     entries = {
         "no hiding": axes.axhline(100 * no_hiding.accuracy, color=_INK, linestyle=(0, (1, 2)), linewidth=1.1, zorder=2),
         **_draw_controls(axes, tuned),
@@ -175,7 +177,7 @@ def _draw_method(axes: Axes, point: _Point, colour: str, marker: str) -> Artist:
 
 
 def _point(summary: MethodSummary, no_hiding: float) -> _Point:
-    time, difference = summary.time, summary.to_no_hiding
+    time, difference = summary.processor_time, summary.to_no_hiding
     assert time is not None, "only what has a time is drawn"
     return _Point(
         time.median,
