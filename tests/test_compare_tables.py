@@ -213,7 +213,7 @@ def test_the_overview_has_a_row_for_each_method_and_a_column_for_each_task():
         BASELINE,
         method=Method("known"),
         to_no_hiding=Difference(-0.004, 0.003, 8),
-        processor_time=TimeRatio(0.8, 0.7, 0.9),
+        cost=0.8,
     )
     against = replace(known, to_shorter=Difference(0.01, 0.02, 8))
     lines = to_overview(

@@ -135,7 +135,9 @@ class Controls:
         }
 
 
-def summarize(records: Iterable[Record], methods: Sequence[Method]) -> list[MethodSummary]:
+def summarize(
+    records: Iterable[Record], methods: Sequence[Method], time_model: TimeModel | None = None
+) -> list[MethodSummary]:
     """What each method came to, from the records of one task.
 
     A comparison may be unfinished: each figure is of the seeds that are there.
@@ -143,6 +145,7 @@ def summarize(records: Iterable[Record], methods: Sequence[Method]) -> list[Meth
     Args:
         records: of one task, in any order; those of methods not given count for nothing.
         methods: in the order of the result; those without a record are left out of it.
+        time_model: of the task, if it is to be another than the one fitted to these methods.
 
     Raises:
         ValueError: the records are of several tasks, or two are of the same training.
@@ -150,7 +153,7 @@ def summarize(records: Iterable[Record], methods: Sequence[Method]) -> list[Meth
     """
     runs = _by_method_and_seed(records)
     done = [method for method in methods if method.name in runs]
-    time_model = fit_time_model(runs, done)
+    time_model = time_model or fit_time_model(runs, done)
     controls = tuned_controls(runs, done, time_model)
     return [_summary(method, runs, controls, time_model) for method in done]
 

@@ -53,7 +53,7 @@ MARKDOWN_LEGEND = (
 _OVERVIEW_LEGEND = (
     "In a cell: accuracy of no hiding; for the others the difference to it in points, paired by seed, ± half of the "
     "95 % confidence interval (\\* where 0 lies outside); for methods that hide, the same to shorter training at the "
-    "same cost; × the median of the processor's time, no hiding's being 1."
+    "same cost; × the cost, no hiding's being 1."
 )
 
 _CSV_HEADS = (
@@ -133,7 +133,7 @@ def to_overview(tasks: Mapping[str, Sequence[MethodSummary]]) -> str:
     """A Markdown table of every method over all tasks: what it loses or gains, and in which time.
 
     A cell has the difference to no hiding in points, for methods that hide the difference to shorter training at the
-    same cost, and the processor's time; that of no hiding its accuracy.
+    same cost, and the cost; that of no hiding its accuracy.
 
     Args:
         tasks: summaries by the task's name.
@@ -152,14 +152,14 @@ def _markdown_table(rows: Iterable[Sequence[str]]) -> str:
 
 
 def _overview_cell(summary: MethodSummary | None) -> str:
-    if summary is None or summary.processor_time is None:
+    if summary is None:
         return _NONE
     if summary.method.name == NO_HIDING.name:
         return f"{_accuracy(summary, ' ± ')} %"
     cell = _points(summary.to_no_hiding, " ± ", _STAR)
     if summary.method.hides:
         cell += f"; {_points(summary.to_shorter, ' ± ', _STAR)}"
-    return f"{cell}; × {summary.processor_time.median:.2f}"
+    return f"{cell}; × {summary.cost:.2f}"
 
 
 def write_csv(path: str | os.PathLike[str], tasks: Mapping[str, Iterable[MethodSummary]]) -> None:

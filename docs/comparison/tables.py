@@ -1,0 +1,67 @@
+"""Fills in the tables of `docs/comparison.md`, and draws its figure, from the trainings in `trainings.csv`.
+
+    python docs/comparison/tables.py
+
+A table stands between `<!-- overview: TASK ... | METHOD OR GROUP ... -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_kakurenbo.compare import Record, find_methods
+from hf_kakurenbo.compare.analysis import MethodSummary, summarize
+from hf_kakurenbo.compare.figure import save_figure
+from hf_kakurenbo.compare.methods import GROUPS
+from hf_kakurenbo.compare.tables import read_trainings, to_overview
+
+HERE = Path(__file__).parent
+TRAININGS = HERE / "trainings.csv"
+PAGE = HERE.parent / "comparison.md"
+FIGURE = HERE.parent / "images" / "comparison.png"
+IN_THE_FIGURE = (
+    ("digits", "fdsl-cnn", "fdsl-cnn-augmented", "fdsl-vit", "text"),
+    ("controls", "kakurenbo", "spaced_repetition", "coin", "random", "infobatch"),
+)
+
+_BLOCK = re.compile(r"(<!-- overview: ([^|>]+)\|([^>]+)-->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def summaries(
+    records: Sequence[Record], tasks: Sequence[str], methods: Sequence[str]
+) -> dict[str, list[MethodSummary]]:
+    """Of each task, the methods in the order in which they are named, beside all controls.
+
+    Costs are fitted to the trainings of controls and field alone, which were done in turns, before the others.
+    """
+    found = {}
+    for task in tasks:
+        of_task = [record for record in records if record.task == task]
+        time_model = summarize(of_task, find_methods(["controls", "field"]))[0].time_model
+        everything = summarize(of_task, find_methods([*methods, *GROUPS]), time_model)
+        wanted = {method.name for method in find_methods(methods)}
+        found[task] = [summary for summary in everything if summary.method.name in wanted]
+    return found
+
+
+def filled(page: str, records: Sequence[Record]) -> str:
+    """The page with its tables computed anew."""
+
+    def table(block: re.Match[str]) -> str:
+        head, tasks, methods, end = block.groups()
+        return f"{head}\n{to_overview(summaries(records, tasks.split(), methods.split()))}\n\n{end}"
+
+    return _BLOCK.sub(table, page)
+
+
+def main() -> None:
+    """Rewrite the page and the figure."""
+    records = read_trainings(TRAININGS)
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), records), encoding="utf-8")
+    save_figure(FIGURE, summaries(records, *IN_THE_FIGURE))
+
+
+if __name__ == "__main__":
+    main()
