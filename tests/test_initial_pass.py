@@ -26,7 +26,11 @@ from toy import (
 
 INITIAL_PASS = {"initial_pass": True, "hiding_warmup_epochs": 0}
 KAKURENBO = {"hiding_policy": "kakurenbo", "confidence_threshold": 0.5}
-SPACED = {"hiding_policy": "spaced_repetition", "confidence_threshold": 0.6}
+SPACED = {
+    "hiding_policy": "spaced_repetition",
+    "confidence_threshold": 0.6,
+    "policy_options": {"max_resting_fraction": 1.0},
+}
 
 
 def knowing(kind=Classifier):

@@ -71,6 +71,10 @@ def _spaced(change: str, own: Mapping[str, Any] | None = None, epochs: float = 1
     return _policy(f"spaced_repetition{change}", "spaced_repetition", epochs=epochs, **given)
 
 
+def _uncapped(change: str, own: Mapping[str, Any] | None = None, epochs: float = 1.0, **options: Any) -> Method:
+    return _spaced(f"@cap=1{change}", {"max_resting_fraction": 1.0, **(own or {})}, epochs, **options)
+
+
 NO_HIDING = Method("no-hiding", {"hiding_policy": "none"})
 """What every other method is compared with."""
 
@@ -127,27 +131,27 @@ KAKURENBO_SETTINGS = (
 """Other settings of KAKURENBO, and more epochs for the time that it saves."""
 
 SPACED_REPETITION_PARTS = (
-    _spaced(""),
-    _spaced("-no-threshold", confidence_threshold=0.0),
-    _spaced("-with-refresh", {"refreshes": True}),
-    _spaced("-no-random-pause", {"random_pause": False}),
-    _spaced("-no-growth", {"growing": False}),
-    _spaced("-no-compensation", lr_compensation=False),
+    _uncapped(""),
+    _uncapped("-no-threshold", confidence_threshold=0.0),
+    _uncapped("-with-refresh", {"refreshes": True}),
+    _uncapped("-no-random-pause", {"random_pause": False}),
+    _uncapped("-no-growth", {"growing": False}),
+    _uncapped("-no-compensation", lr_compensation=False),
 )
-"""Spaced repetition with each of its ideas left out."""
+"""Spaced repetition without its cap, and then with each of its other ideas left out."""
 
 SPACED_REPETITION_SETTINGS = (
-    _spaced("@tau=0.8", confidence_threshold=0.8),
+    _spaced(""),
     _spaced("@tau=0.95", confidence_threshold=0.95),
-    _spaced("@tau=0.98", confidence_threshold=0.98),
-    _spaced("@K=2", {"max_interval": 2}),
-    _spaced("@K=4", {"max_interval": 4}),
-    _spaced("@K=16", {"max_interval": 16}),
-    _spaced("@cap=0.3", {"max_resting_fraction": 0.3}),
-    _spaced("@cap=0.3+tau=0.95", {"max_resting_fraction": 0.3}, confidence_threshold=0.95),
     _spaced("@warm-up=4", hiding_warmup_epochs=4),
     _spaced("@initial-pass", hiding_warmup_epochs=0, initial_pass=True),
-    _spaced("@epochs=1.2", epochs=1.2),
+    _uncapped(""),
+    _uncapped("+tau=0.8", confidence_threshold=0.8),
+    _uncapped("+tau=0.95", confidence_threshold=0.95),
+    _uncapped("+tau=0.98", confidence_threshold=0.98),
+    _uncapped("+K=4", {"max_interval": 4}),
+    _uncapped("+K=16", {"max_interval": 16}),
+    _uncapped("+epochs=1.2", epochs=1.2),
 )
 """Other settings of spaced repetition, and more epochs for the time that it saves."""
 
