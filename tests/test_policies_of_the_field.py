@@ -343,7 +343,9 @@ SWITCHES = st.fixed_dictionaries(
 def test_spaced_repetition_word_for_word(history, longest, seed, switches):
     """What each epoch hides follows from the due epochs, and those from what was known when a sample was trained."""
     count = len(history[0])
-    policy = create_policy("spaced_repetition", {"seed": seed}, {"max_interval": longest, "max_resting_fraction": 1, **switches})
+    policy = create_policy(
+        "spaced_repetition", {"seed": seed}, {"max_interval": longest, "max_resting_fraction": 1, **switches}
+    )
     growing, random_pause = switches.get("growing", True), switches.get("random_pause", True)
     is_known = lambda figure: figure[1] and np.float32(figure[2]) >= 0.9  # noqa: E731
     ledger = SampleLedger(count)
@@ -375,7 +377,10 @@ def test_spaced_repetition_word_for_word(history, longest, seed, switches):
 
 
 def test_spaced_repetition_returns_in_no_waves():
-    policy, ledger = create_policy("spaced_repetition", {}, {"max_resting_fraction": 1}), ledger_of([(0.1, True, 0.99)] * 5000)
+    policy, ledger = (
+        create_policy("spaced_repetition", {}, {"max_resting_fraction": 1}),
+        ledger_of([(0.1, True, 0.99)] * 5000),
+    )
     for epoch in range(3):
         policy.observe(ledger, np.ones(5000, dtype=bool), epoch)
     assert (policy.state_dict()["interval"] == 8).all()

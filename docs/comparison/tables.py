@@ -1,8 +1,8 @@
-"""Fills in the tables of `docs/comparison.md`, and draws its figure, from the trainings in `trainings.csv`.
+"""Fills in the tables of `docs/comparison.md`, and draws its figure, from the trainings in the CSV files here.
 
     python docs/comparison/tables.py
 
-A table stands between `<!-- overview: TASK ... | METHOD OR GROUP ... -->` and `<!-- end -->`.
+A table stands between `<!-- FILE.csv: TASK ... | METHOD OR GROUP ... -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,23 @@ HERE = Path(__file__).parent
 TRAININGS = HERE / "trainings.csv"
 PAGE = HERE.parent / "comparison.md"
 FIGURE = HERE.parent / "images" / "comparison.png"
+TRAINED_IN_TURNS = (
+    "controls",
+    "kakurenbo",
+    "spaced_repetition@cap=1",
+    "coin",
+    "random",
+    "infobatch",
+    "selective_backprop",
+    "forgetting",
+    "importance",
+)
 IN_THE_FIGURE = (
     ("digits", "fdsl-cnn", "fdsl-cnn-augmented", "fdsl-vit", "text"),
-    ("controls", "kakurenbo", "spaced_repetition", "coin", "random", "infobatch"),
+    ("controls", "kakurenbo", "spaced_repetition", "spaced_repetition@cap=1", "coin", "random", "infobatch"),
 )
 
-_BLOCK = re.compile(r"(<!-- overview: ([^|>]+)\|([^>]+)-->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (\w+\.csv): ([^|>]+)\|([^>]+)-->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def summaries(
@@ -34,23 +45,24 @@ def summaries(
 ) -> dict[str, list[MethodSummary]]:
     """Of each task, the methods in the order in which they are named, beside all controls.
 
-    Costs are fitted to the trainings of controls and field alone, which were done in turns, before the others.
+    Costs are fitted to the methods that were trained in turns, before the others.
     """
     found = {}
     for task in tasks:
         of_task = [record for record in records if record.task == task]
-        time_model = summarize(of_task, find_methods(["controls", "field"]))[0].time_model
+        time_model = summarize(of_task, find_methods(TRAINED_IN_TURNS))[0].time_model
         everything = summarize(of_task, find_methods([*methods, *GROUPS]), time_model)
         wanted = {method.name for method in find_methods(methods)}
         found[task] = [summary for summary in everything if summary.method.name in wanted]
     return found
 
 
-def filled(page: str, records: Sequence[Record]) -> str:
+def filled(page: str) -> str:
     """The page with its tables computed anew."""
 
     def table(block: re.Match[str]) -> str:
-        head, tasks, methods, end = block.groups()
+        head, file, tasks, methods, end = block.groups()
+        records = read_trainings(HERE / file)
         return f"{head}\n{to_overview(summaries(records, tasks.split(), methods.split()))}\n\n{end}"
 
     return _BLOCK.sub(table, page)
@@ -58,9 +70,8 @@ def filled(page: str, records: Sequence[Record]) -> str:
 
 def main() -> None:
     """Rewrite the page and the figure."""
-    records = read_trainings(TRAININGS)
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), records), encoding="utf-8")
-    save_figure(FIGURE, summaries(records, *IN_THE_FIGURE))
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    save_figure(FIGURE, summaries(read_trainings(TRAININGS), *IN_THE_FIGURE))
 
 
 if __name__ == "__main__":
