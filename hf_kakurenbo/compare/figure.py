@@ -1,4 +1,4 @@
-"""A comparison as a figure: accuracy over time, a panel for each task."""
+"""A comparison as a figure: accuracy over its cost in time, a panel for each task."""
 
 from __future__ import annotations
 
@@ -27,21 +27,20 @@ _PANEL_INCHES, _SINGLE_PANEL_INCHES, _LEGEND_ENTRY_INCHES = (3.4, 2.9), (5.4, 3.
 
 
 class _Point(NamedTuple):
-    """A method in a panel; the errors are lengths below and above, in percent of accuracy and in time ratios."""
+    """A method in a panel; the error is a length below and above, in percent of accuracy."""
 
-    time: float
-    time_error: tuple[float, float]
+    cost: float
     accuracy: float
     accuracy_error: float
 
 
 def save_figure(path: str | os.PathLike[str], tasks: Mapping[str, Sequence[MethodSummary]]) -> None:
-    """Draw accuracy over the time measured on the processor, a panel for each task.
+    """Draw accuracy over cost, a panel for each task.
 
     Each method is drawn at no hiding's accuracy plus its difference to it, with the 95 % confidence interval of the
-    paired difference, and at the median of its processor time, which other programs disturb less than wall time, with
-    the quartiles. The controls with the best learning rate are joined: what lies above their line is better than
-    training shorter. Methods that have no seed in common with no hiding are left out.
+    paired difference, and at its cost by the task's time model. The controls with the best learning rate are joined:
+    what lies above their line is better than training shorter. Methods that have no seed in common with no hiding are
+    left out.
 
     Args:
         path: the file, with the ending of a format that matplotlib writes (`.png`, `.pdf`, `.svg`); it appears whole,
@@ -83,7 +82,7 @@ def _draw(figure: Figure, tasks: Mapping[str, Sequence[MethodSummary]]) -> None:
     for axes in panels[: len(tasks) : columns]:
         axes.set_ylabel("validation accuracy, %", fontsize=9, color=_INK)
     for axes in panels[max(0, len(tasks) - columns) : len(tasks)]:
-        axes.set_xlabel("training time on the processor (no hiding = 1)", fontsize=9, color=_INK)
+        axes.set_xlabel("cost in time (no hiding = 1)", fontsize=9, color=_INK)
     legend_columns = int(columns * width / _LEGEND_ENTRY_INCHES[0])
     legend_rows = -(-len(entries) // legend_columns)
     figure.set_size_inches(columns * width, rows * height + legend_rows * _LEGEND_ENTRY_INCHES[1])
@@ -129,7 +128,7 @@ def _draw_panel(
     points = {
         summary.method.name: _point(summary, no_hiding.accuracy) for summary in summaries if summary.processor_time
     }
-    tuned = sorted(points[summary.method.name] for summary in summaries if summary.tuned and summary.processor_time)
+    tuned = sorted(points[summary.method.name] for summary in summaries if summary.tuned and _is_paired(summary))
     entries = {
         "no hiding": axes.axhline(100 * no_hiding.accuracy, color=_INK, linestyle=(0, (1, 2)), linewidth=1.1, zorder=2),
         **_draw_controls(axes, tuned),
@@ -143,9 +142,9 @@ def _draw_panel(
 def _draw_controls(axes: Axes, tuned: Sequence[_Point]) -> dict[str, Artist]:
     if not tuned:
         return {}
-    times = [point.time for point in tuned]
+    costs = [point.cost for point in tuned]
     axes.fill_between(
-        times,
+        costs,
         [point.accuracy - point.accuracy_error for point in tuned],
         [point.accuracy + point.accuracy_error for point in tuned],
         color=_CONTROL,
@@ -154,16 +153,15 @@ def _draw_controls(axes: Axes, tuned: Sequence[_Point]) -> dict[str, Artist]:
         zorder=1,
     )
     (line,) = axes.plot(
-        times, [point.accuracy for point in tuned], color=_CONTROL, linewidth=1.5, marker=".", markersize=6, zorder=3
+        costs, [point.accuracy for point in tuned], color=_CONTROL, linewidth=1.5, marker=".", markersize=6, zorder=3
     )
     return {"shorter, tuned learning rate": line}
 
 
 def _draw_method(axes: Axes, point: _Point, colour: str, marker: str) -> Artist:
     axes.errorbar(
-        point.time,
+        point.cost,
         point.accuracy,
-        xerr=[[error] for error in point.time_error],
         yerr=point.accuracy_error,
         color=colour,
         elinewidth=1.1,
@@ -172,16 +170,18 @@ def _draw_method(axes: Axes, point: _Point, colour: str, marker: str) -> Artist:
     )
     # Apart from its bars, so that the legend shows the marker alone.
     return axes.scatter(
-        point.time, point.accuracy, s=44, color=colour, marker=marker, edgecolor="white", linewidth=0.7, zorder=5
+        point.cost, point.accuracy, s=44, color=colour, marker=marker, edgecolor="white", linewidth=0.7, zorder=5
     )
 
 
+def _is_paired(summary: MethodSummary) -> bool:
+    return summary.to_no_hiding is not None or summary.method.name == NO_HIDING.name
+
+
 def _point(summary: MethodSummary, no_hiding: float) -> _Point:
-    time, difference = summary.processor_time, summary.to_no_hiding
-    assert time is not None, "only what has a time is drawn"
+    difference = summary.to_no_hiding
     return _Point(
-        time.median,
-        (time.median - time.lower_quartile, time.upper_quartile - time.median),
+        summary.cost,
         100 * (no_hiding + difference.mean if difference else summary.accuracy),
         100 * (difference.half_width if difference else 0.0),
     )
