@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import pickle
@@ -12,6 +11,7 @@ from typing import Any, cast
 
 from transformers import TrainingArguments
 
+from ._names import did_you_mean
 from .hiding import HidingPolicy, StatisticsFunction, create_policy
 from .hiding.compact_ledger import validate_precision
 from .hiding.statistics import ACCURACY_THRESHOLD, TASKS
@@ -251,11 +251,9 @@ def _name_of(function: Callable[..., Any]) -> str:
 def _import_function(name: str) -> StatisticsFunction:
     module, colon, function = name.partition(":")
     if not colon:
-        nearest = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(
-            f"statistics_fn={name!r} is no task with a built-in rule.{hint} They are {', '.join(TASKS)}; a function is "
-            "named as 'package.module:function'."
+            f"statistics_fn={name!r} is no task with a built-in rule.{did_you_mean(name, TASKS)} They are "
+            f"{', '.join(TASKS)}; a function is named as 'package.module:function'."
         )
     try:
         found: Any = importlib.import_module(module)

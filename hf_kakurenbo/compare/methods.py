@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .._names import did_you_mean
 from .records import require_folder_name
 
 _DECIDED_BY: Mapping[str, str] = {
@@ -194,8 +194,7 @@ def _methods_of(name: str) -> Sequence[Method]:
         return GROUPS[name]
     if name in METHODS:
         return [METHODS[name]]
-    nearest = difflib.get_close_matches(name, [*GROUPS, *METHODS], n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    hint = did_you_mean(name, [*GROUPS, *METHODS])
     raise ValueError(
         f"There is no method {name!r}.{hint} Groups of methods: {', '.join(GROUPS)}. Methods of your own go into a "
         '.json file: [{"name": "bold", "options": {"max_hidden_fraction": 0.6}}].'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from .._names import did_you_mean
 from .continued import model_knowing_half
 from .data import (
     PACKAGES,
@@ -141,10 +141,8 @@ def _find_task(name: str) -> Task:
     module, colon, attribute = name.partition(":")
     if colon:
         return _import_task(name, module, attribute)
-    nearest = difflib.get_close_matches(name, TASKS, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     raise ValueError(
-        f"There is no task {name!r}.{hint} Tasks: {', '.join(TASKS)}; one of your own is named as "
+        f"There is no task {name!r}.{did_you_mean(name, TASKS)} Tasks: {', '.join(TASKS)}; one of your own is named as "
         "'package.module:attribute'."
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from torch import Tensor
 
+from ..._names import did_you_mean
 from ..ledger import SampleLedger
 
 
@@ -142,7 +142,7 @@ def create_policy(
     """
     if name not in _REGISTRY:
         known = ["none", *list_policies()]
-        hint = _nearest(name, known)
+        hint = did_you_mean(name, known)
         raise ValueError(f"Unknown hiding_policy {name!r}.{hint} Known policies: {', '.join(map(repr, known))}.")
     policy, policy_options = _REGISTRY[name], policy_options or {}
     accepted = list(inspect.signature(policy).parameters)
@@ -150,12 +150,7 @@ def create_policy(
     if unknown:
         raise ValueError(
             f"policy_options has {unknown[0]!r}, which hiding_policy={name!r} does not take."
-            f"{_nearest(unknown[0], accepted)} It takes {', '.join(map(repr, accepted)) or 'none'}."
+            f"{did_you_mean(unknown[0], accepted)} It takes {', '.join(map(repr, accepted)) or 'none'}."
         )
     given = {option: value for option, value in options.items() if option in accepted and value is not None}
     return policy(**{**given, **policy_options})
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(str(name), known, n=1)
-    return f" Did you mean {nearest[0]!r}?" if nearest else ""
