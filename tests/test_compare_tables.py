@@ -169,10 +169,11 @@ def test_what_the_figure_says(tmp_path):
     [
         [],
         [HIDING],
-        [BASELINE, replace(HIDING, time=None, to_no_hiding=None)],
+        [BASELINE, replace(HIDING, time=None, processor_time=None, to_no_hiding=None)],
+        [BASELINE, replace(CONTROL, time=None, processor_time=None)],
         [BASELINE, replace(HIDING, seeds=1, to_no_hiding=None)],
     ],
-    ids=["nothing", "no hiding missing", "no time", "one seed"],
+    ids=["nothing", "no hiding missing", "no time", "no time of a control", "one seed"],
 )
 def test_an_unfinished_comparison_is_drawn(tmp_path, summaries):
     save_figure(tmp_path / "figure.png", {"fractals": summaries, "digits": SUMMARIES})

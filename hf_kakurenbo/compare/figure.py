@@ -128,7 +128,9 @@ def _draw_panel(
     points = {
         summary.method.name: _point(summary, no_hiding.accuracy) for summary in summaries if summary.processor_time
     }
-    tuned = sorted(points[summary.method.name] for summary in summaries if summary.tuned and _is_paired(summary))
+    tuned = sorted(
+        points[summary.method.name] for summary in summaries if summary.tuned and summary.method.name in points
+    )
     entries = {
         "no hiding": axes.axhline(100 * no_hiding.accuracy, color=_INK, linestyle=(0, (1, 2)), linewidth=1.1, zorder=2),
         **_draw_controls(axes, tuned),
@@ -172,10 +174,6 @@ def _draw_method(axes: Axes, point: _Point, colour: str, marker: str) -> Artist:
     return axes.scatter(
         point.cost, point.accuracy, s=44, color=colour, marker=marker, edgecolor="white", linewidth=0.7, zorder=5
     )
-
-
-def _is_paired(summary: MethodSummary) -> bool:
-    return summary.to_no_hiding is not None or summary.method.name == NO_HIDING.name
 
 
 def _point(summary: MethodSummary, no_hiding: float) -> _Point:
