@@ -266,14 +266,21 @@ def compare(
     with _errors_in_one_line("Interrupted. What was trained is kept; the same command goes on."):
         from .compare import Record, find_methods, find_tasks
         from .compare import compare as compare_methods
-        from .compare.comparison import DEFAULT_METHODS, DEFAULT_TASKS, QUICK_METHODS, QUICK_SEEDS, QUICK_TASKS
+        from .compare.comparison import (
+            DEFAULT_METHODS,
+            DEFAULT_SEEDS,
+            DEFAULT_TASKS,
+            QUICK_METHODS,
+            QUICK_SEEDS,
+            QUICK_TASKS,
+        )
 
         def show(record: Record, left: int) -> None:
             said = f"{record.task} {record.method}, seed {record.seed}: {record.accuracy:.1%}, {record.seconds:.1f} s"
             typer.echo(f"{said}; {left} left", err=True)
 
         if seeds is None:
-            seeds = QUICK_SEEDS if quick else 8
+            seeds = QUICK_SEEDS if quick else DEFAULT_SEEDS
         if seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {seeds}.")
         _require_processes(num_proc)

@@ -47,12 +47,12 @@ def summaries(
 
     Costs are fitted to the methods that were trained in turns, before the others.
     """
+    wanted = {method.name for method in find_methods(methods)}
     found = {}
     for task in tasks:
         of_task = [record for record in records if record.task == task]
         time_model = summarize(of_task, find_methods(TRAINED_IN_TURNS))[0].time_model
         everything = summarize(of_task, find_methods([*methods, *GROUPS]), time_model)
-        wanted = {method.name for method in find_methods(methods)}
         found[task] = [summary for summary in everything if summary.method.name in wanted]
     return found
 

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from .costs import TimeModel, fit_time_model, shares
+from .costs import TimeModel, fit_time_model, shares, time_ratios
 from .extra import requires_extra
 from .methods import NO_HIDING, Method
 from .records import Record
@@ -257,9 +257,7 @@ def _accuracies(by_seed: _BySeed) -> dict[int, float]:
 
 
 def _time_ratio(own: _BySeed, no_hiding: _BySeed, time: Callable[[Record], float]) -> TimeRatio | None:
-    ratios = [
-        time(own[seed]) / time(no_hiding[seed]) for seed in own.keys() & no_hiding.keys() if time(no_hiding[seed]) > 0
-    ]
+    ratios = time_ratios(own, no_hiding, time)
     if not ratios:
         return None
     lower, median, upper = (float(quantile) for quantile in np.quantile(ratios, (0.25, 0.5, 0.75)))

@@ -19,6 +19,7 @@ from .tasks import Task
 
 DEFAULT_TASKS = ("digits", "fdsl-cnn", "fdsl-cnn-augmented", "fdsl-vit", "text")
 DEFAULT_METHODS = ("controls", "field")
+DEFAULT_SEEDS = 8
 
 QUICK_TASKS = ("digits", "fdsl-cnn")
 QUICK_METHODS = ("shorter-0.7", "shorter-0.4", "kakurenbo", "spaced_repetition", "random", "infobatch")

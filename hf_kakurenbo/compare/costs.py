@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -67,11 +67,7 @@ def fit_time_model(runs: Mapping[str, Mapping[int, Record]], methods: Sequence[M
     rows, times = [], []
     for method in methods:
         own = runs[method.name]
-        ratios = [
-            own[seed].processor_seconds / full[seed].processor_seconds
-            for seed in own.keys() & full.keys()
-            if full[seed].processor_seconds > 0
-        ]
+        ratios = time_ratios(own, full, lambda record: record.processor_seconds)
         if ratios:
             backpropagated, forward_only = shares(own.values())
             rows.append([1.0, backpropagated, method.hides * backpropagated, forward_only])
@@ -82,6 +78,11 @@ def fit_time_model(runs: Mapping[str, Mapping[int, Record]], methods: Sequence[M
         from scipy.optimize import nnls  # type: ignore[import-untyped]
     terms = nnls(np.array(rows), np.array(times))[0]
     return TimeModel(*(float(term) for term in terms / (terms[0] + terms[1])))
+
+
+def time_ratios(own: Mapping[int, Record], full: Mapping[int, Record], time: Callable[[Record], float]) -> list[float]:
+    """Of each seed that both have, the time of one training divided by the other's, if that took any."""
+    return [time(own[seed]) / time(full[seed]) for seed in own.keys() & full.keys() if time(full[seed]) > 0]
 
 
 def shares(records: Iterable[Record]) -> tuple[float, float]:
