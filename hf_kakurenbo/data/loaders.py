@@ -69,7 +69,7 @@ def leave_whole(loader: Any) -> Any:
     return loader
 
 
-def make_hidden_stream_loader(loader: Any, stream: SampleStream, accelerator: Accelerator) -> Any:
+def _hidden_stream_loader(loader: Any, stream: SampleStream, accelerator: Accelerator) -> Any:
     """A loader over the hidden samples of a stream, with the collator and the workers of the training loader.
 
     It gives every rank the same number of batches.
@@ -122,12 +122,12 @@ class HiddenLoader:
     ) -> None:
         self._hidden = hidden
         if isinstance(sampler, SampleStream):
-            self._loader = make_hidden_stream_loader(loader, sampler, accelerator)
+            self._loader = _hidden_stream_loader(loader, sampler, accelerator)
             self._look_for = sampler.hide_less
             return
         of_a_rank = batch_size // accelerator.num_processes if accelerator.split_batches else batch_size
         ids = HiddenSampler(hidden, of_a_rank if drop_last else 1)
-        self._loader = make_hidden_loader(loader, ids, accelerator, of_a_rank)
+        self._loader = _hidden_loader(loader, ids, accelerator, of_a_rank)
         self._look_for = partial(setattr, ids, "hidden")
 
     def batches(self, chosen: Tensor, epoch: int) -> Iterator[Any]:
@@ -148,7 +148,7 @@ class HiddenLoader:
             self._look_for(self._hidden)  # a stream knows by this which samples are visible, too
 
 
-def make_hidden_loader(loader: Any, sampler: HiddenSampler, accelerator: Accelerator, batch_size: int) -> Any:
+def _hidden_loader(loader: Any, sampler: HiddenSampler, accelerator: Accelerator, batch_size: int) -> Any:
     """A loader over the hidden samples, with the dataset, the collator and the workers of the training loader.
 
     It gives every rank the same number of batches, whatever the training loader does, since a wrapped model may
