@@ -120,7 +120,7 @@ def test_a_python_without_sources(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("name", ["fdsl-cnn-long", "fdsl-cnn-augmented", "fdsl-cnn-continued"])
+@pytest.mark.parametrize("name", ["fdsl-cnn-group-norm", "fdsl-cnn-long", "fdsl-cnn-augmented", "fdsl-cnn-continued"])
 def test_tasks_that_have_the_samples_and_all_but_the_epochs_of_another(name):
     short, task = TASKS["fdsl-cnn"], TASKS[name]
     assert task.load is short.load
@@ -129,6 +129,24 @@ def test_tasks_that_have_the_samples_and_all_but_the_epochs_of_another(name):
 
 def test_the_long_task_is_twice_as_long():
     assert TASKS["fdsl-cnn-long"].arguments["num_train_epochs"] == 2 * TASKS["fdsl-cnn"].arguments["num_train_epochs"]
+
+
+# ---- The model without BatchNorm ----
+
+
+def test_group_norm_is_in_every_place_of_batch_norm():
+    set_seed(0)
+    batched = dict(TASKS["fdsl-cnn"].make_model().named_modules())
+    set_seed(0)
+    grouped = dict(TASKS["fdsl-cnn-group-norm"].make_model().named_modules())
+    places = [name for name, layer in batched.items() if isinstance(layer, nn.BatchNorm2d)]
+    assert len(places) == 9
+    assert grouped.keys() == batched.keys()
+    for name, layer in grouped.items():
+        assert isinstance(layer, nn.GroupNorm) == (name in places)
+        assert not isinstance(layer, nn.GroupNorm) or layer.num_channels == 8 * layer.num_groups
+    convolutions = [name for name, layer in batched.items() if isinstance(layer, nn.Conv2d)]
+    assert all(torch.equal(grouped[name].weight, batched[name].weight) for name in convolutions)
 
 
 # ---- The model that augments ----
@@ -254,8 +272,9 @@ def test_what_is_made_of_the_known_half_does_not_change_it():
     assert weights_after(load)["head.weight"].any()
 
 
-def test_the_continued_task_was_trained_as_the_other_is():
-    short, continued = TASKS["fdsl-cnn"], TASKS["fdsl-cnn-continued"]
+@pytest.mark.parametrize("name", ["digits", "fdsl-cnn", "text"])
+def test_a_continued_task_was_trained_as_the_other_is(name):
+    short, continued = TASKS[name], TASKS[f"{name}-continued"]
     assert continued.make_model.func is model_knowing_half
     assert continued.make_model.args == (short.load, short.make_model, tuple({**short.arguments, **QUIET}.items()))
 

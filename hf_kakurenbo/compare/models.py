@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -53,6 +53,22 @@ def small_resnet(classes: int, augments: bool = False) -> PreTrainedModel:
             num_labels=classes,
         )
     )
+
+
+def small_group_norm_resnet(classes: int) -> PreTrainedModel:
+    """The same ResNet with GroupNorm, eight channels a group, in the places of BatchNorm.
+
+    What it makes of a sample does not depend on the others of a batch, and it keeps no statistics of training batches.
+
+    Args:
+        classes: how many.
+    """
+    model = small_resnet(classes)
+    for parent in list(model.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.BatchNorm2d):
+                setattr(parent, name, nn.GroupNorm(layer.num_features // 8, layer.num_features))
+    return model
 
 
 def tiny_vit(classes: int, image_size: int) -> PreTrainedModel:

@@ -21,7 +21,7 @@ from .data import (
     images_from_formulas,
     source_snippets,
 )
-from .models import small_resnet, tiny_bert, tiny_vit
+from .models import small_group_norm_resnet, small_resnet, tiny_bert, tiny_vit
 from .quiet import QUIET
 from .records import require_folder_name
 
@@ -105,19 +105,24 @@ _RESNET = partial(small_resnet, 30)
 _VIT = partial(tiny_vit, 10, _VIT_IMAGE_SIZE)
 _BERT = partial(tiny_bert, len(PACKAGES), VOCABULARY_SIZE, SNIPPET_WORDS)
 
+_DIGITS = _task("digits", digits, partial(small_resnet, 10), 20, 1e-2, 32)
 _FDSL_CNN = _task("fdsl-cnn", _FRACTALS, _RESNET, 14, 2.8e-2, 64)
+_TEXT = _task("text", _SNIPPETS, _BERT, 12, 4e-3, 32)
 
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
-        _task("digits", digits, partial(small_resnet, 10), 20, 1e-2, 32),
+        _DIGITS,
+        _continued(_DIGITS, "digits-continued", 10),
         _FDSL_CNN,
+        _task("fdsl-cnn-group-norm", _FRACTALS, partial(small_group_norm_resnet, 30), 14, 2.8e-2, 64),
         _task("fdsl-cnn-long", _FRACTALS, _RESNET, 28, 2.8e-2, 64),
         _task("fdsl-cnn-augmented", _FRACTALS, partial(small_resnet, 30, augments=True), 28, 2.8e-2, 64),
         _task("fdsl-cnn-many", _MANY_FRACTALS, partial(small_resnet, 120), 14, 2.8e-2, 64),
         _continued(_FDSL_CNN, "fdsl-cnn-continued", 8),
         _task("fdsl-vit", _VISUAL_ATOMS, _VIT, 25, 1.5e-3, 64),
-        _task("text", _SNIPPETS, _BERT, 12, 4e-3, 32),
+        _TEXT,
+        _continued(_TEXT, "text-continued", 6),
     )
 }
 """The tasks that come with the package, by name."""
