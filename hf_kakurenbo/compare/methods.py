@@ -145,6 +145,7 @@ SPACED_REPETITION_SETTINGS = (
     _spaced("@tau=0.95", confidence_threshold=0.95),
     _spaced("@warm-up=4", hiding_warmup_epochs=4),
     _spaced("@initial-pass", hiding_warmup_epochs=0, initial_pass=True),
+    _spaced("@cap=0.5+K=4", {"max_resting_fraction": 0.5, "max_interval": 4}),
     _uncapped(""),
     _uncapped("+tau=0.8", confidence_threshold=0.8),
     _uncapped("+tau=0.95", confidence_threshold=0.95),
