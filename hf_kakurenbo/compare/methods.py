@@ -123,6 +123,9 @@ KAKURENBO_SETTINGS = (
     _kakurenbo("@F=0.5+tau=0.9", max_hidden_fraction=0.5, confidence_threshold=0.9),
     _kakurenbo("@late-fall", fraction_milestones=[0.0, 0.8], fraction_factors=[1.0, 0.4]),
     _kakurenbo("@limit=2", refresh_interval=0, policy_options={"max_consecutive_hidden": 2}),
+    _kakurenbo(
+        "@F=0.5+limit=2", max_hidden_fraction=0.5, refresh_interval=0, policy_options={"max_consecutive_hidden": 2}
+    ),
     _kakurenbo("@refresh=half", policy_options={"refreshed_fraction": 0.5}),
     _kakurenbo("@refresh=random-half", policy_options={"refreshed_fraction": 0.5, "refresh_first": "random"}),
     _kakurenbo("@initial-pass", hiding_warmup_epochs=0, initial_pass=True),
