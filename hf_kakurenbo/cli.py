@@ -232,9 +232,9 @@ def compare(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="One of digits, digits-continued, fdsl-cnn, fdsl-cnn-group-norm, fdsl-cnn-long, fdsl-cnn-augmented, "
-            "fdsl-cnn-many, fdsl-cnn-continued, fdsl-vit, text, text-continued, or package.module:attribute for one "
-            "of your own; may be repeated.  "
+            help="One of digits, fdsl-cnn, fdsl-cnn-group-norm, fdsl-cnn-long, fdsl-cnn-augmented, fdsl-cnn-many, "
+            "fdsl-vit, text, digits-continued, fdsl-cnn-continued, text-continued, or package.module:attribute for "
+            "one of your own; may be repeated.  "
             "[default: digits, fdsl-cnn, fdsl-cnn-augmented, fdsl-vit, text; quick: digits, fdsl-cnn]",
             show_default=False,
         ),

@@ -114,15 +114,15 @@ TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
         _DIGITS,
-        _continued(_DIGITS, "digits-continued", 10),
         _FDSL_CNN,
         _task("fdsl-cnn-group-norm", _FRACTALS, partial(small_group_norm_resnet, 30), 14, 1.4e-2, 64),
         _task("fdsl-cnn-long", _FRACTALS, _RESNET, 28, 2.8e-2, 64),
         _task("fdsl-cnn-augmented", _FRACTALS, partial(small_resnet, 30, augments=True), 28, 2.8e-2, 64),
         _task("fdsl-cnn-many", _MANY_FRACTALS, partial(small_resnet, 120), 14, 2.8e-2, 64),
-        _continued(_FDSL_CNN, "fdsl-cnn-continued", 8),
         _task("fdsl-vit", _VISUAL_ATOMS, _VIT, 25, 1.5e-3, 64),
         _TEXT,
+        _continued(_DIGITS, "digits-continued", 10),
+        _continued(_FDSL_CNN, "fdsl-cnn-continued", 8),
         _continued(_TEXT, "text-continued", 6),
     )
 }
