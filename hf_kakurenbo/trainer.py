@@ -67,8 +67,9 @@ from .hiding.weighting import require_weighable, weighed_loss
 
 logger = logging.getLogger(__name__)
 
-# Epochs that hid something before a saving below zero is told.
+# Epochs that hid something, and seconds lost, before a cost is told: less is within the noise of the measured times.
 _EPOCHS_BEFORE_WARNING = 3
+_SECONDS_BEFORE_WARNING = 1.0
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Base
@@ -635,7 +636,7 @@ class KakurenboMixin(_Base):
             self.log(run.report())
         self.control.should_log = should_log  # `log` takes a request for the training loss as served
         training.epochs_hidden += run.ledger.num_hidden > 0
-        costs = training.epochs_hidden >= _EPOCHS_BEFORE_WARNING and run.time_saved < 0
+        costs = training.epochs_hidden >= _EPOCHS_BEFORE_WARNING and run.time_saved < -_SECONDS_BEFORE_WARNING
         if costs and not training.cost_is_told:
             training.cost_is_told = True
             logger.warning(

@@ -244,19 +244,22 @@ def test_resumed_twice_and_at_an_epochs_end(tmp_path):
             assert same_tensors(again.ledger.state_dict(), whole.ledger.state_dict())
 
 
-def test_a_warning_when_hiding_costs_more_than_it_saves(tmp_path, caplog, monkeypatch):
+@pytest.mark.parametrize(("seconds_lost", "warnings"), [(100, 1), (0.1, 0)])
+def test_a_warning_when_hiding_costs_noticeably_more_than_it_saves(
+    tmp_path, caplog, monkeypatch, seconds_lost, warnings
+):
     from hf_kakurenbo.hiding import HidingRun
 
     finish = HidingRun.finish_epoch
 
     def slow(run):
         measured = finish(run)
-        run.time_saved -= 100 * (run.ledger.num_hidden > 0)
+        run.time_saved = -seconds_lost * (run.ledger.num_hidden > 0)
         return measured
 
     monkeypatch.setattr(HidingRun, "finish_epoch", slow)
     trained(tmp_path, hiding_policy="first_ids", max_hidden_fraction=0.3, num_train_epochs=6)
-    assert caplog.text.count("Hiding has cost") == 1
+    assert caplog.text.count("Hiding has cost") == warnings
 
 
 def test_the_warning_comes_once_and_late_if_need_be(tmp_path, caplog, monkeypatch):
