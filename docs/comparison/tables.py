@@ -7,12 +7,14 @@ A table stands between `<!-- FILE.csv: TASK ... | METHOD OR GROUP ... -->` and `
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_kakurenbo.compare import Record, find_methods
 from hf_kakurenbo.compare.analysis import MethodSummary, summarize
+from hf_kakurenbo.compare.costs import TimeModel
 from hf_kakurenbo.compare.figure import save_figure
 from hf_kakurenbo.compare.methods import GROUPS
 from hf_kakurenbo.compare.tables import read_trainings, to_overview
@@ -22,7 +24,14 @@ TRAININGS = HERE / "trainings.csv"
 PAGE = HERE.parent / "comparison.md"
 FIGURE = HERE.parent / "images" / "comparison.png"
 TRAINED_IN_TURNS = (
-    "controls",
+    "no-hiding",
+    "no-hiding@1.4",
+    "shorter-0.85",
+    "shorter-0.85@1.4",
+    "shorter-0.7",
+    "shorter-0.7@1.4",
+    "shorter-0.55",
+    "shorter-0.55@1.4",
     "kakurenbo",
     "spaced_repetition@cap=1",
     "coin",
@@ -43,18 +52,21 @@ _BLOCK = re.compile(r"(<!-- (\w+\.csv): ([^|>]+)\|([^>]+)-->\n).*?(<!-- end -->)
 def summaries(
     records: Sequence[Record], tasks: Sequence[str], methods: Sequence[str]
 ) -> dict[str, list[MethodSummary]]:
-    """Of each task, the methods in the order in which they are named, beside all controls.
-
-    Costs are fitted to the methods that were trained in turns, before the others.
-    """
+    """Of each task, the methods in the order in which they are named, beside all controls."""
     wanted = {method.name for method in find_methods(methods)}
     found = {}
     for task in tasks:
         of_task = [record for record in records if record.task == task]
-        time_model = summarize(of_task, find_methods(TRAINED_IN_TURNS))[0].time_model
-        everything = summarize(of_task, find_methods([*methods, *GROUPS]), time_model)
+        everything = summarize(of_task, find_methods([*methods, *GROUPS]), time_model(task))
         found[task] = [summary for summary in everything if summary.method.name in wanted]
     return found
+
+
+@functools.cache
+def time_model(task: str) -> TimeModel:
+    """Of a task, fitted to the methods that were trained in turns, before the others."""
+    of_task = [record for record in read_trainings(TRAININGS) if record.task == task]
+    return summarize(of_task, find_methods(TRAINED_IN_TURNS))[0].time_model
 
 
 def filled(page: str) -> str:
