@@ -119,6 +119,7 @@ KAKURENBO_PARTS = (
 """KAKURENBO with each of its parts left out, and with all of them left out."""
 
 KAKURENBO_SETTINGS = (
+    _kakurenbo("@tau=0.9", confidence_threshold=0.9),
     _kakurenbo("@F=0.5", max_hidden_fraction=0.5),
     _kakurenbo("@F=0.5+tau=0.9", max_hidden_fraction=0.5, confidence_threshold=0.9),
     _kakurenbo("@late-fall", fraction_milestones=[0.0, 0.8], fraction_factors=[1.0, 0.4]),
