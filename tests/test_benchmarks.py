@@ -127,6 +127,7 @@ def test_as_many_writes_are_counted_as_lines_have_pixels(render):
             assert len(places) > written.sum()
 
 
+@pytest.mark.wide
 def test_a_network_learns_the_categories_and_its_features_read_digits():
     report = run("learning.py", "--quick")
     told, chance = (float(share) for share in re.search(r": ([\d.]+)% ± .*\(chance ([\d.]+)%\)", report).groups())
@@ -148,6 +149,7 @@ def test_a_network_learns_the_categories_and_its_features_read_digits():
     assert re.search(r"paired by seed: -?[\d.]+% ± [\d.]+%", report)
 
 
+@pytest.mark.wide
 def test_overhead_prints_its_parts():
     (_, nothing_hidden), (_, hiding), (_, parts), (_, selection) = tables(
         run("overhead.py", "--quick", "--rounds", "1")
