@@ -320,6 +320,7 @@ def test_a_process_that_is_asked_to_end_is_ended_from_outside_too():
     assert runs_module._explain_exit(128 + signal.SIGTERM).startswith("was ended from outside (exit code 143)")
 
 
+@pytest.mark.wide
 def test_a_script_that_every_process_would_run_again(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -393,6 +394,7 @@ def require_ended(session):
     raise AssertionError("a process goes on")
 
 
+@pytest.mark.wide
 def test_the_processes_of_a_killed_command_end_too(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     running = command("--out", tmp_path / "out", "--task", "compare_toy:STUCK", "--method", "kakurenbo")
