@@ -199,6 +199,7 @@ def trainer_maker(
     images = load_images(data, "train", data.streaming, as_tensor=not changes_images)
     if data.streaming:
         images = images.shuffle(seed=args.seed)
+    next(iter(images))  # On a new machine this compiles the drawing, which is no part of the first training's time.
     classes = images.features["label"].names
     smoothing = args.label_smoothing_factor
     collator: Any = PlainCollator()
