@@ -228,7 +228,6 @@ def parameters(
 
 @app.command()
 def compare(
-    out: Annotated[Path, typer.Option(help="A folder for what comes of it, or one to go on in.", show_default=False)],
     task: Annotated[
         list[str] | None,
         typer.Option(
@@ -252,6 +251,7 @@ def compare(
     seeds: Annotated[
         int | None, typer.Option(help="How many, from 0.  [default: 8; quick: 3]", show_default=False)
     ] = None,
+    out: Annotated[Path, typer.Option(help="A folder for what comes of it, or one to go on in.")] = Path("comparison"),
     num_proc: Processes = 1,
     quick: Annotated[
         bool, typer.Option("--quick", help="Few seeds, tasks and methods, unless given; takes minutes.")

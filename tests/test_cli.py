@@ -256,16 +256,16 @@ def test_compare(compared, tmp_path):
     assert (given["seeds"], given["out"], given["processes"]) == (list(range(8)), out, 1)
 
 
-def test_compare_quickly(compared, tmp_path):
+def test_compare_quickly(compared):
     from hf_kakurenbo.compare.comparison import QUICK_METHODS
 
-    assert run("compare", "--out", tmp_path, "--quick", "--num-proc", 2)[0] == 0
+    assert run("compare", "--quick", "--num-proc", 2)[0] == 0
     assert compared == [
         {
             "tasks": ["digits", "fdsl-cnn"],
             "methods": ["no-hiding", *QUICK_METHODS],
             "seeds": [0, 1, 2],
-            "out": tmp_path,
+            "out": Path("comparison"),
             "processes": 2,
         }
     ]
