@@ -23,254 +23,26 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import platform
 import random
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset
-from transformers import (
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainingArguments,
-    ViTConfig,
-    ViTForImageClassification,
-    set_seed,
-)
+from _report import processor, seconds, table, versions
+from _trainings import Task, make_tasks, make_trainer
+from _turns import Lane, TakeTurns, take_turns, typical
+from transformers import Trainer
 
-from hf_kakurenbo import KakurenboConfig, KakurenboTrainer, SampleLedger
+from hf_kakurenbo import SampleLedger
 from hf_kakurenbo.hiding import HidingRun, KakurenboPolicy, forward_only
 
-NUM_CLASSES = 10
 PACKAGES = ("hf-kakurenbo", "torch", "transformers", "accelerate", "numpy")
 
-# ---- What is trained ----
-
-
-class Images(Dataset[dict[str, Any]]):
-    """As many images of noise as one asks for, a few of them over and over: only the time of a training matters.
-
-    Args:
-        count: how many there are.
-        size: of an image, in pixels.
-    """
-
-    def __init__(self, count: int, size: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.count = count
-        self.images = torch.rand(min(count, 256), 3, size, size, generator=generator)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"pixel_values": self.images[index % len(self.images)], "labels": index % NUM_CLASSES}
-
-
-class ToyNetwork(nn.Module):
-    """Convolutions with BatchNorm, each but the first halving the image, an average over it, a linear layer.
-
-    Args:
-        widths: the channels after each convolution.
-    """
-
-    def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        before = 3
-        for after in widths:
-            layers += [nn.Conv2d(before, after, 3, 2 if layers else 1, 1), nn.BatchNorm2d(after), nn.ReLU()]
-            before = after
-        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, NUM_CLASSES))
-
-    def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Logits (B, C) and the mean cross entropy."""
-        logits = self.layers(pixel_values)
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-
-@dataclass(frozen=True)
-class Task:
-    """A network, its images, and how its trainings take turns."""
-
-    name: str
-    make_model: Callable[[], nn.Module]
-    image_size: int
-    batch_size: int
-    steps_per_turn: int
-    steps_per_epoch: int
-    target: float | None
-    """By how much `KakurenboTrainer` may be slower with nothing hidden; None where it is only shown."""
-
-    def dataset(self) -> Images:
-        """Whole batches, so that an epoch has no short last one."""
-        return Images(self.steps_per_epoch * self.batch_size, self.image_size)
-
-
-def make_tasks(quick: bool) -> list[Task]:
-    """A ViT, a toy, and a network that takes next to no time.
-
-    On a GPU the ViT is DeiT-Tiny at 224 pixels, on a CPU one whose step takes a tenth of a second.
-    """
-    if torch.cuda.is_available():
-        vit = Task("DeiT-Tiny, 224 px", lambda: make_vit(224, 16, 12, 192, 3), 224, 128, 1, 20, 0.01)
-    else:
-        vit = Task("ViT, 4 layers of 128, 48 px", lambda: make_vit(48, 6, 4, 128, 4), 48, 16, 1, 20, 0.01)
-    if quick:
-        vit = Task("ViT, 2 layers of 64, 32 px", lambda: make_vit(32, 8, 2, 64, 2), 32, 8, 1, 10, 0.01)
-    turn, epoch = (2, 10) if quick else (5, 50)
-    toy = Task("toy: 4 convolutions, 32 px", lambda: ToyNetwork((32, 48, 64, 96)), 32, 64, turn, epoch, 0.02)
-    tiny = Task("tiny: 2 convolutions, 32 px", lambda: ToyNetwork((8, 16)), 32, 32, 5 * turn, 4 * epoch, None)
-    return [vit, toy, tiny]
-
-
-def make_vit(image_size: int, patch_size: int, layers: int, width: int, heads: int) -> nn.Module:
-    """A ViT with random weights."""
-    config = ViTConfig(
-        image_size=image_size,
-        patch_size=patch_size,
-        num_hidden_layers=layers,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_attention_heads=heads,
-        num_labels=NUM_CLASSES,
-    )
-    return ViTForImageClassification(config)
-
-
-def make_trainer(task: Task, epochs: int, folder: str, hidden_fraction: float | None = None) -> Trainer:
-    """A quiet trainer that neither evaluates nor saves.
-
-    Args:
-        task: what it trains.
-        epochs: for how many epochs.
-        folder: its output directory.
-        hidden_fraction: the share that `KakurenboTrainer` hides in every epoch but the first, whatever the model
-            knows; None for a plain `Trainer`.
-    """
-    set_seed(0)
-    options: dict[str, Any] = {
-        "output_dir": folder,
-        "num_train_epochs": epochs,
-        "per_device_train_batch_size": task.batch_size,
-        "learning_rate": 1e-4,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    }
-    kind: type[Trainer] = Trainer
-    args: TrainingArguments
-    if hidden_fraction is None:
-        args = TrainingArguments(**options)
-    else:
-        kind = KakurenboTrainer
-        schedule = {"fraction_milestones": [0.0], "fraction_factors": [1.0], "move_back": False}
-        args = KakurenboConfig(**options, **schedule, max_hidden_fraction=hidden_fraction)
-    trainer = kind(model=task.make_model(), args=args, train_dataset=task.dataset())
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-# ---- Taking turns ----
-
-
-class Lane:
-    """A function in a thread of its own that runs only while `advance` waits for its next pause.
-
-    Args:
-        function: what to run; it is handed the lane and calls its `pause`.
-    """
-
-    def __init__(self, function: Callable[[Lane], None]) -> None:
-        self.finished = False
-        self.at_epoch_end = False
-        self._error: BaseException | None = None
-        self._seconds = 0.0
-        self._since = 0.0
-        self._may_run, self._has_paused = threading.Semaphore(0), threading.Semaphore(0)
-        self._threads = torch.get_num_threads()  # PyTorch keeps it for each thread
-        threading.Thread(target=self._run, args=(function,), daemon=True).start()
-
-    def advance(self) -> float:
-        """Let it run to its next pause, or to its end; the seconds that this took.
-
-        Raises:
-            RuntimeError: it failed; the cause is attached.
-        """
-        self._may_run.release()
-        self._has_paused.acquire()
-        if self._error is not None:
-            raise RuntimeError("A training failed.") from self._error
-        return self._seconds
-
-    def pause(self, at_epoch_end: bool = False) -> None:
-        """Called by the function: stop here until the next turn."""
-        _synchronize()
-        self._seconds = time.perf_counter() - self._since
-        self.at_epoch_end = at_epoch_end
-        self._has_paused.release()
-        self._may_run.acquire()
-        self._since = time.perf_counter()
-
-    def _run(self, function: Callable[[Lane], None]) -> None:
-        self._may_run.acquire()
-        torch.set_num_threads(self._threads)
-        self._since = time.perf_counter()
-        try:
-            function(self)
-        except BaseException as error:
-            self._error = error
-        self.finished = True
-        self._has_paused.release()
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-class TakeTurns(TrainerCallback):
-    """Pauses a training every few steps and at the end of each epoch, and ends it after some epochs.
-
-    Args:
-        trainer: whose training it is; its clock, if it hides, stands still while the others run.
-        lane: the lane in which it runs.
-        steps_per_turn: how many steps it runs at a time.
-        epochs: after how many epochs it ends.
-    """
-
-    def __init__(self, trainer: Any, lane: Lane, steps_per_turn: int, epochs: int) -> None:
-        self.trainer, self.lane = trainer, lane
-        self.steps_per_turn, self.epochs_left = steps_per_turn, epochs
-        self.steps_in_epoch = 0
-
-    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
-        """Pause if it is time to."""
-        self.steps_in_epoch += 1
-        if self.steps_in_epoch % self.steps_per_turn == 0:
-            training = getattr(self.trainer, "_training", None)
-            with training.run.clock_stopped() if training is not None else nullcontext():
-                self.lane.pause()
-
-    def on_epoch_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
-        """Pause after everything that hiding does in this event, since this callback is the last."""
-        self.steps_in_epoch = 0
-        self.epochs_left -= 1
-        control.should_training_stop = self.epochs_left == 0
-        self.lane.pause(at_epoch_end=True)
+# ---- What takes turns ----
 
 
 def training_lane(task: Task, epochs: int, trainer: Trainer) -> Lane:
@@ -302,37 +74,10 @@ def forward_lane(task: Task, epochs: int, trainer: Trainer) -> Lane:
     return Lane(run)
 
 
-Epoch = list[float]
-"""The seconds of each stretch of an epoch: one for every turn, then one from the last step to the epoch's end."""
-
-
-def take_turns(lanes: dict[str, Lane], epochs: int) -> dict[str, list[Epoch]]:
-    """Run every lane for so many epochs, a turn each in random order; none begins an epoch before all ended theirs."""
-    order = random.Random(0)
-    measured: dict[str, list[Epoch]] = {name: [] for name in lanes}
-    for _ in range(epochs):
-        for of_lane in measured.values():
-            of_lane.append([])
-        under_way = list(lanes)
-        while under_way:
-            for name in order.sample(under_way, len(under_way)):
-                measured[name][-1].append(lanes[name].advance())
-            under_way = [name for name in under_way if not lanes[name].at_epoch_end]
-    for lane in lanes.values():
-        while not lane.finished:
-            lane.advance()
-    return measured
-
-
 def shuffled(names: Iterable[str], seed: str) -> list[str]:
     """The order in which a round makes its trainings: where in memory one lies can be worth some per cent."""
     names = sorted(names)
     return random.Random(seed).sample(names, len(names))
-
-
-def typical(epochs: Sequence[Epoch]) -> np.ndarray:
-    """The epoch as it usually goes: of each of its stretches the median over the epochs."""
-    return np.median(np.array(epochs), axis=0)
 
 
 # ---- Parts ----
@@ -519,13 +264,6 @@ def _fill(ledger: SampleLedger) -> None:
 # ---- Figures ----
 
 
-def seconds(function: Callable[[], Any]) -> float:
-    """How long a call takes."""
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
-
-
 def extra_memory(function: Callable[[], Any]) -> int | None:
     """By how many bytes the process grows, at most, during a call; None where Linux does not say."""
     try:
@@ -567,31 +305,14 @@ def points(shares: Sequence[float]) -> str:
     return spread([100 * share for share in shares], "{:+.2f}")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def environment(settings: Settings) -> str:
     """The machine and the versions, as one paragraph."""
-    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     return (
-        f"{device_name()}; {os.cpu_count()} CPU cores, PyTorch on {torch.get_num_threads()} thread(s). "
-        f"Python {platform.python_version()}, {packages}. Median of {settings.rounds} rounds (interquartile range), "
+        f"{device}; {os.cpu_count()} CPU cores, PyTorch on {torch.get_num_threads()} thread(s). "
+        f"{versions(PACKAGES)}. Median of {settings.rounds} rounds (interquartile range), "
         f"{settings.epochs} epochs a round."
     )
-
-
-def device_name() -> str:
-    """The GPU, or else the CPU."""
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 PARTS: dict[str, Callable[[Settings], str]] = {

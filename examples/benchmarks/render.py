@@ -38,388 +38,44 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
-from PIL import Image, ImageDraw
+from _bound import line_places, move_only, store
+from _by_hand import (
+    cloud_in_numba,
+    cloud_in_numpy,
+    contours_in_numba,
+    contours_in_numpy,
+    leaf_in_numba,
+    leaf_in_numpy,
+    places_in_plane,
+    places_in_space,
+    play_in_numba,
+    play_in_numpy,
+)
+from _report import processor, seconds, table, versions
 from torch.utils.data import DataLoader, Subset
 
 from hf_kakurenbo import load_fdsl
 from hf_kakurenbo.fdsl.catalog import category_parameters, find_entry, find_family
-from hf_kakurenbo.fdsl.contours import NOISE_COUNTER, NOISE_SLOPES, ContourFamily, Contours, perlin_noise
-from hf_kakurenbo.fdsl.exfractaldb import FOCAL_LENGTH, Cloud, camera_axes
+from hf_kakurenbo.fdsl.contours import ContourFamily
 from hf_kakurenbo.fdsl.family import Drawing, Family, Parameters
-from hf_kakurenbo.fdsl.fractaldb import GRAY, Leaf, margin_of
-from hf_kakurenbo.fdsl.iterated_functions import LANES, MOVES_BEFORE, play, vary
+from hf_kakurenbo.fdsl.iterated_functions import LANES, play, vary
 from hf_kakurenbo.fdsl.map_family import MapFamily, orbit_key
-from hf_kakurenbo.fdsl.random_numbers import random_bits
 
 FAMILIES = ("fractaldb", "exfractaldb", "rcdb", "visualatom", "ofdb2d", "ofdb3d")
 BATCH_SIZE_OF_IMAGES = 224
 PACKAGES = ("hf-kakurenbo", "numba", "numpy", "pillow", "torch")
-
-# ---- Fractals, as one would write them oneself ----
-
-
-def play_in_numpy(maps: np.ndarray, probabilities: np.ndarray, points: int) -> np.ndarray:
-    """The chaos game, a Python loop, in space over NumPy's matrix products: (points, dimensions)."""
-    chosen = np.random.default_rng(0).choice(len(maps), points + MOVES_BEFORE, p=probabilities / probabilities.sum())
-    return (_play_in_plane if maps.shape[1] == 6 else _play_in_space)(maps, chosen)[MOVES_BEFORE:]
-
-
-def _play_in_plane(maps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    points = np.empty((len(chosen), 2))
-    x = y = 0.0
-    rows = maps.tolist()
-    for number, index in enumerate(chosen.tolist()):
-        a, b, c, d, e, f = rows[index]
-        x, y = a * x + b * y + e, c * x + d * y + f
-        points[number] = x, y
-    return points
-
-
-def _play_in_space(maps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    matrices, shifts = maps[:, :9].reshape(-1, 3, 3), maps[:, 9:]
-    points, place = np.empty((len(chosen), 3)), np.zeros(3)
-    for number, index in enumerate(chosen.tolist()):
-        place = matrices[index] @ place + shifts[index]
-        points[number] = place
-    return points
-
-
-@njit(cache=True)
-def play_in_numba(maps: np.ndarray, cumulative: np.ndarray, points: int) -> np.ndarray:
-    """The chaos game in two or three dimensions, a plain loop that stores all points: (points, dimensions)."""
-    np.random.seed(0)
-    dimensions = 2 if maps.shape[1] == 6 else 3
-    found = np.empty((points + MOVES_BEFORE, dimensions))
-    place, moved = np.zeros(dimensions), np.zeros(dimensions)
-    for number in range(len(found)):
-        index = min(np.searchsorted(cumulative, np.random.random()), len(cumulative) - 1)
-        for row in range(dimensions):
-            moved[row] = maps[index, dimensions * dimensions + row]
-            for column in range(dimensions):
-                moved[row] += maps[index, dimensions * row + column] * place[column]
-        place[:] = moved
-        found[number] = place
-    return found[MOVES_BEFORE:]
-
-
-def places_in_plane(points: np.ndarray, size: int) -> np.ndarray:
-    """Columns and rows of points in the image, which they fill but for a margin: (points, 2), the rows upwards."""
-    margin = margin_of(size)
-    low, high = points.min(0), points.max(0)
-    return ((points - low) / (high - low) * (size - 2 * margin - 1e-6) + margin).astype(np.int64)
-
-
-def patch_inks(leaf: Leaf) -> np.ndarray:
-    """The grays of the nine pixels of a patch, row by row: uint8, (9,)."""
-    return np.array([GRAY * (leaf.pattern >> place & 1) for place in range(8, -1, -1)], dtype=np.uint8)
-
-
-def flip(image: np.ndarray, leaf: Leaf) -> np.ndarray:
-    """Exchange left and right, top and bottom, as the instance wants."""
-    return np.ascontiguousarray(image[:: -1 if leaf.flip_rows else 1, :: -1 if leaf.flip_columns else 1])
-
-
-def leaf_in_numpy(points: np.ndarray, leaf: Leaf, size: int) -> np.ndarray:
-    """FractalDB's points, a 3×3 patch for each, the later ones over the earlier."""
-    places = places_in_plane(points, size)
-    # A pixel more on each side, so that patches need not be cut.
-    rows, columns = size - places[:, 1:], places[:, :1] + 1
-    image = np.zeros((size + 2, size + 2), dtype=np.uint8)
-    image[rows + np.repeat([-1, 0, 1], 3), columns + np.tile([-1, 0, 1], 3)] = patch_inks(leaf)
-    return flip(image[1:-1, 1:-1], leaf)
-
-
-@njit(cache=True)
-def put_patches(points: np.ndarray, inks: np.ndarray, size: int, margin: int) -> np.ndarray:
-    """FractalDB's points as plain loops: the extent, then nine pixels for each point; (size + 2, size + 2)."""
-    low, high = points[0].copy(), points[0].copy()
-    for point in points:
-        for axis in range(2):
-            low[axis], high[axis] = min(low[axis], point[axis]), max(high[axis], point[axis])
-    scale = (size - 2 * margin - 1e-6) / (high - low)
-    image = np.zeros((size + 2, size + 2), dtype=np.uint8)
-    for point in points:
-        column = int((point[0] - low[0]) * scale[0]) + margin
-        row = size - 1 - margin - int((point[1] - low[1]) * scale[1])
-        for below in range(3):
-            for right in range(3):
-                image[row + below, column + right] = inks[3 * below + right]
-    return image
-
-
-def leaf_in_numba(points: np.ndarray, leaf: Leaf, size: int) -> np.ndarray:
-    """What `leaf_in_numpy` draws."""
-    return flip(put_patches(points, patch_inks(leaf), size, margin_of(size))[1:-1, 1:-1], leaf)
-
-
-def places_in_space(points: np.ndarray, cloud: Cloud, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and rows of the points that the camera sees, in perspective."""
-    points = 2 * (points - points.min()) / (points.max() - points.min()) - 1
-    right, up, towards = camera_axes(cloud.view) @ (points - points.mean(0)).T
-    scale = FOCAL_LENGTH * size / 2 / (4 - towards)
-    columns, rows = size / 2 + right * scale, size / 2 - up * scale
-    inside = (columns >= 0) & (columns < size) & (rows >= 0) & (rows < size) & (towards <= 3)
-    return columns[inside].astype(np.int64), rows[inside].astype(np.int64)
-
-
-def cloud_in_numpy(points: np.ndarray, cloud: Cloud, size: int) -> np.ndarray:
-    """ExFractalDB's points, white on black."""
-    columns, rows = places_in_space(points, cloud, size)
-    image = np.zeros((size, size), dtype=np.uint8)
-    image[rows, columns] = 255
-    return image
-
-
-@njit(cache=True)
-def put_in_perspective(points: np.ndarray, axes: np.ndarray, focal_length: float, size: int) -> np.ndarray:
-    """ExFractalDB's points as plain loops: the extent and the mean, then a pixel for each point."""
-    scale = 2 / (points.max() - points.min())
-    mean = np.zeros(3)
-    for point in points:
-        mean += point / len(points)
-    image = np.zeros((size, size), dtype=np.uint8)
-    seen = np.empty(3)
-    for point in points:
-        for axis in range(3):
-            seen[axis] = 0.0
-            for k in range(3):
-                seen[axis] += axes[axis, k] * (point[k] - mean[k]) * scale
-        if seen[2] > 3:
-            continue
-        column = size / 2 + seen[0] * focal_length / (4 - seen[2])
-        row = size / 2 - seen[1] * focal_length / (4 - seen[2])
-        if 0 <= column < size and 0 <= row < size:
-            image[int(row), int(column)] = 255
-    return image
-
-
-def cloud_in_numba(points: np.ndarray, cloud: Cloud, size: int) -> np.ndarray:
-    """What `cloud_in_numpy` draws."""
-    return put_in_perspective(points, camera_axes(cloud.view), FOCAL_LENGTH * size / 2, size)
-
-
-# ---- Contours, as one would write them oneself ----
-
-
-class Start(NamedTuple):
-    """What a contour's vertices leave from, each (vertices,)."""
-
-    x: np.ndarray
-    y: np.ndarray
-    cosines: np.ndarray
-    """Of the direction in which a vertex moves."""
-    sines: np.ndarray
-    outward: np.ndarray
-    """By how much each line moves it, noise apart."""
-
-    @classmethod
-    def of(cls, instance: Contours) -> Start:
-        """The ellipse of an instance, and the waves on it."""
-        angles = 2 * np.pi * np.arange(instance.vertices) / instance.vertices
-        cosines, sines = np.cos(angles), np.sin(angles)
-        x, y = instance.center_x + instance.radius_x * cosines, instance.center_y + instance.radius_y * sines
-        waves = [0.5 * np.sin(frequency * angles) for frequency in instance.frequencies]
-        return cls(x, y, cosines, sines, sum(waves, np.full(instance.vertices, instance.outward)))
-
-
-def perlin(positions: np.ndarray) -> np.ndarray:
-    """Perlin's noise in one dimension."""
-    cells = np.floor(positions).astype(np.int64)
-    here = positions - cells
-    fade = here**3 * (here * (here * 6 - 15) + 10)
-    left, right = NOISE_SLOPES[cells % 256] * here, NOISE_SLOPES[cells % 256 + 1] * (here - 1)
-    return 0.4 * (left + fade * (right - left))
-
-
-def contours_in_numpy(instance: Contours, size: int, background: int) -> np.ndarray:
-    """Contours by NumPy, a polygon of PIL's for each line."""
-    generator = np.random.default_rng(0)
-    x, y, cosines, sines, outward = Start.of(instance)
-    image = Image.new("L", (size, size), background)
-    draw = ImageDraw.Draw(image)
-    for _ in range(instance.lines):
-        noise = perlin(generator.uniform(0, 10_000, (2, instance.vertices)))
-        x = x + cosines * (outward - instance.noise_gain * noise[0])
-        y = y + sines * (outward - instance.noise_gain * noise[1])
-        corners = list(zip((x * size / 512).tolist(), (y * size / 512).tolist(), strict=True))
-        draw.line([*corners, corners[0]], fill=int(generator.integers(256)))
-    return np.asarray(image)
-
-
-@njit(cache=True)
-def perlin_at(position: float) -> float:
-    """Perlin's noise in one dimension, at one place."""
-    cell = int(position)
-    here = position - cell
-    fade = here**3 * (here * (here * 6 - 15) + 10)
-    left, right = NOISE_SLOPES[cell % 256] * here, NOISE_SLOPES[cell % 256 + 1] * (here - 1)
-    return 0.4 * (left + fade * (right - left))
-
-
-@njit(cache=True)
-def corners_in_numba(start: Start, lines: int, noise_gain: float, scale: float) -> np.ndarray:
-    """The corners of all polygons, a plain loop that stores them: int64, (lines, vertices, 2)."""
-    np.random.seed(0)
-    vertices = len(start.x)
-    corners = np.empty((lines, vertices, 2), dtype=np.int64)
-    x, y = start.x.copy(), start.y.copy()
-    for line in range(lines):
-        for k in range(vertices):
-            x[k] += start.cosines[k] * (start.outward[k] - noise_gain * perlin_at(10_000 * np.random.random()))
-            y[k] += start.sines[k] * (start.outward[k] - noise_gain * perlin_at(10_000 * np.random.random()))
-            corners[line, k, 0], corners[line, k, 1] = int(x[k] * scale), int(y[k] * scale)
-    return corners
-
-
-@njit(cache=True)
-def bresenham(image: np.ndarray, x: int, y: int, last_x: int, last_y: int, ink: int) -> None:
-    """A line, as in every textbook; what is outside the image is not drawn."""
-    width, height = abs(last_x - x), -abs(last_y - y)
-    x_step, y_step = 1 if x < last_x else -1, 1 if y < last_y else -1
-    error = width + height
-    while True:
-        if 0 <= x < image.shape[1] and 0 <= y < image.shape[0]:
-            image[y, x] = ink
-        if x == last_x and y == last_y:
-            return
-        doubled = 2 * error
-        if doubled >= height:
-            error += height
-            x += x_step
-        if doubled <= width:
-            error += width
-            y += y_step
-
-
-@njit(cache=True)
-def draw_polygons(image: np.ndarray, corners: np.ndarray) -> None:
-    """The outlines of polygons, (polygons, vertices, 2), each in a gray at random."""
-    vertices = corners.shape[1]
-    for polygon in corners:
-        ink = np.random.randint(256)
-        for k in range(vertices):
-            bresenham(image, polygon[k - 1, 0], polygon[k - 1, 1], polygon[k, 0], polygon[k, 1], ink)
-
-
-def contours_in_numba(instance: Contours, size: int, background: int) -> np.ndarray:
-    """Contours by plain Numba loops: all corners first, then the lines between them."""
-    image = np.full((size, size), background, dtype=np.uint8)
-    draw_polygons(image, corners_in_numba(Start.of(instance), instance.lines, instance.noise_gain, size / 512))
-    return image
-
-
-# ---- The bound ----
-
-
-@njit(cache=True)
-def store(pixels: np.ndarray, places: np.ndarray) -> None:
-    """Nothing but the writes."""
-    for place in places:
-        pixels[np.uint64(place)] = 1
-
-
-@njit(cache=True)
-def _moved_in_plane(m: tuple[float, ...], place: tuple[float, ...]) -> tuple[float, ...]:
-    x, y = place
-    return m[0] * x + (m[1] * y + m[4]), m[2] * x + (m[3] * y + m[5])
-
-
-@njit(cache=True)
-def _moved_in_space(m: tuple[float, ...], place: tuple[float, ...]) -> tuple[float, ...]:
-    x, y, z = place
-    return (
-        (m[0] * x + m[1] * y) + (m[2] * z + m[9]),
-        (m[3] * x + m[4] * y) + (m[5] * z + m[10]),
-        (m[6] * x + m[7] * y) + (m[8] * z + m[11]),
-    )
-
-
-def _make_moves(moved: Callable[..., Any]) -> Callable[..., Any]:
-    @njit
-    def moves(m: tuple[float, ...], places: tuple[tuple[float, ...], ...], times: int) -> Any:
-        p0, p1, p2, p3, p4 = places
-        for _ in range(times):
-            p0, p1, p2, p3, p4 = moved(m, p0), moved(m, p1), moved(m, p2), moved(m, p3), moved(m, p4)
-        # All are returned, so that none is left out.
-        return p0, p1, p2, p3, p4
-
-    return moves
-
-
-_MOVES = {2: _make_moves(_moved_in_plane), 3: _make_moves(_moved_in_space)}
-# A map of which the points stay where numbers have their usual length: it turns and shrinks a little.
-_A_MAP = {
-    2: (0.6, -0.5, 0.5, 0.6, 0.3, 0.2),
-    3: (0.6, -0.5, 0.1, 0.5, 0.6, 0.2, 0.1, -0.2, 0.7, 0.3, 0.2, 0.1),
-}
-
-
-def move_only(points: int, dimensions: int) -> None:
-    """The arithmetic of as many moves, by one map, of five points side by side; neither drawn at random nor kept."""
-    # Unlike each other, so that the compiler does not take them for one.
-    places = tuple(tuple(0.1 * (lane + axis) for axis in range(dimensions)) for lane in range(LANES))
-    _MOVES[dimensions](_A_MAP[dimensions], places, points // LANES)
-
-
-@njit(cache=True)
-def _noise(key: np.uint64, lines: int, vertices: int) -> np.ndarray:
-    noise = np.empty((2, lines, vertices))
-    for line in range(lines):
-        for k in range(vertices):
-            bits = random_bits(key, line * vertices + k)
-            noise[0, line, k] = perlin_noise(bits >> np.uint64(32))
-            noise[1, line, k] = perlin_noise(bits & np.uint64(0xFFFFFFFF))
-    return noise
-
-
-def line_places(instance: Contours, key: np.uint64, size: int) -> np.ndarray:
-    """The pixels that the library writes, each as often as it does and in its order, as row · size + column: (writes,).
-
-    Worked out by other means: all corners at once, with the instance's own noise, and every line by a formula for the
-    n-th of its pixels.
-    """
-    noise = _noise(np.uint64(random_bits(key, NOISE_COUNTER)), instance.lines, instance.vertices)
-    start = Start.of(instance)
-    moves = ((start.x, start.cosines, noise[0]), (start.y, start.sines, noise[1]))
-    x, y = (
-        first + np.cumsum(direction * (start.outward - instance.noise_gain * along), 0)
-        for first, direction, along in moves
-    )
-    # Rounded before it is cut: what is meant to be on the edge of a pixel may be 1e-14 short of it.
-    x, y = (np.trunc(np.round(positions * (size / 512), 9)) for positions in (x, y))
-    return np.concatenate([_places_of_polygon(*each, size) for each in zip(x, y, strict=True)]).astype(np.uint32)
-
-
-def _places_of_polygon(x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
-    from_x, from_y = np.roll(x, 1), np.roll(y, 1)
-    length = np.maximum(np.maximum(abs(x - from_x), abs(y - from_y)), 1)
-    line = np.repeat(np.arange(len(length)), length.astype(np.int64))
-    step = np.arange(len(line)) - (np.cumsum(length) - length)[line]
-    # Along the shorter axis rounded, halves in the direction of the line. Whole numbers, so the division is exact.
-    columns, rows = (
-        first[line]
-        + np.sign(last - first)[line] * ((2 * abs(last - first)[line] * step + length[line]) // (2 * length[line]))
-        for first, last in ((from_x, x), (from_y, y))
-    )
-    inside = (columns >= 0) & (columns < size) & (rows >= 0) & (rows < size)
-    return (rows * size + columns)[inside].astype(np.int64)
-
 
 # ---- What is measured ----
 
@@ -549,13 +205,6 @@ def make_cases(images: int) -> Iterable[Case]:
     yield contour_case("visualatom", 512, images)
     # A category with 600 vertices, 100 lines, a radius of 25, c = 4, w = 0.005.
     yield contour_case("visualatom", 512, images, np.array([[600.0, 100.0, 25.0, 4.0, 0.005, 1.5, 1.5, 3.0, 7.0]]))
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    """How long a call takes."""
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
 
 
 def take_turns(turns: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
@@ -696,27 +345,12 @@ def measure_batches(name: str, device: torch.device, sizes: Sequence[int], round
 # ---- The report ----
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
-
-
-def processor() -> str:
-    """The name of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def environment(device: torch.device | None) -> str:
     """The machine and the versions, as one sentence."""
     names = [f"{processor()}, {os.cpu_count()} CPU cores"]
     if device is not None and device.type == "cuda":
         names.insert(0, torch.cuda.get_device_name(device))
-    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    return f"{'; '.join(names)}. Python {platform.python_version()}, {packages}."
+    return f"{'; '.join(names)}. {versions(PACKAGES)}."
 
 
 def report_drawing(rounds: int, quick: bool) -> str:

@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from _report import table
 
 from hf_kakurenbo.hiding import HidingRun, KakurenboPolicy, Measurements, SampleLedger, SampleStatistics
 from hf_kakurenbo.hiding.checkpoint import LEDGER_NAME, save_state
@@ -274,12 +275,6 @@ def _status_bytes(name: str) -> int:
     except OSError:
         return 0
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], str]] = {"exchange": exchange, "boundary": boundary}
