@@ -1,7 +1,14 @@
 """What holds for all tests."""
 
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import settings
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 # The same examples in every run: a failure can be repeated.
 settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -13,3 +20,26 @@ torch.set_num_threads(1)
 # Once a trainer is freed, PyTorch waits so many seconds for each persistent worker of its loaders that still holds a
 # batch (pytorch/pytorch#81794), with `Trainer` as well: at 5, the tests wait for minutes.
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.2
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Imports an example, whose neighbours are beside it."""
+    monkeypatch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
+    return importlib.import_module
+
+
+@pytest.fixture
+def last_words(example, monkeypatch, capsys):
+    """Runs an example that ends with an error, in this process: the last line that it says."""
+
+    def run(script, *options):
+        monkeypatch.setattr(sys, "argv", [script, *options, "--output_dir", "out"])
+        with pytest.raises(SystemExit) as ended:
+            example(script.removesuffix(".py")).main()
+        said, code = capsys.readouterr(), ended.value.code
+        assert said.out == ""
+        assert code not in (0, None)
+        return (code if isinstance(code, str) else said.err).splitlines()[-1]
+
+    return run

@@ -1,7 +1,6 @@
 """The example scripts, run as a user runs them: in processes of their own, without a network, reduced to seconds."""
 
 import contextlib
-import importlib
 import json
 import os
 import re
@@ -312,34 +311,24 @@ WRONG = {
 }
 
 
-def last_words(script, options, monkeypatch, capsys):
-    """The last line of a script that ends with an error, run in this process."""
-    monkeypatch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
-    monkeypatch.setattr(sys, "argv", [script, *options, "--output_dir", "out"])
-    with pytest.raises(SystemExit) as ended:
-        importlib.import_module(script.removesuffix(".py")).main()
-    said = capsys.readouterr()
-    assert said.out == ""
-    return ended.value.code if isinstance(ended.value.code, str) else said.err.splitlines()[-1]
-
-
 @pytest.mark.parametrize("message", WRONG)
-def test_wrong_arguments_end_with_a_message(message, tmp_path, monkeypatch, capsys):
+def test_wrong_arguments_end_with_a_message(message, last_words, tmp_path, monkeypatch):
     (tmp_path / "texts.csv").write_text("review,label\n" + "good,1\nbad,0\n" * 10, encoding="utf-8")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    script, *options = WRONG[message]
-    said = last_words(script, options, monkeypatch, capsys)
+    said = last_words(*WRONG[message])
     assert ": error: " in said
     assert message in said
     assert not (tmp_path / "out").exists()
 
 
 def test_of_an_error_there_is_one_message_and_no_traceback(tmp_path):
-    commands = [command(IMAGES, *options, "--output_dir", "out") for _, *options in list(WRONG.values())[:2]]
-    for message, done in zip(WRONG, together(commands, tmp_path), strict=False):
+    wrong = dict(list(WRONG.items())[:2])
+    commands = [command(script, *options, "--output_dir", "out") for script, *options in wrong.values()]
+    for message, done in zip(wrong, together(commands, tmp_path), strict=True):
         assert done.returncode not in (0, -signal.SIGINT)
         assert "Traceback" not in done.stderr
         assert message in done.stderr.splitlines()[-1], done.stderr
+        assert ": error: " in done.stderr.splitlines()[-1]
         assert done.stdout == ""
     assert not (tmp_path / "out").exists()

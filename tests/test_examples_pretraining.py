@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from transformers import AutoModelForImageClassification, ViTConfig
 
-from test_examples import EXAMPLES, IMAGES, call, command, last_words, results, together
+from test_examples import EXAMPLES, IMAGES, call, command, results, together
 
 PRETRAIN = "pretrain_fdsl.py"
 # Of 48 images, without moving back: 0 hidden (the warm-up), then 30 % × 0.8, then 30 % × 0.6.
@@ -117,9 +117,17 @@ def test_two_processes_share_the_stream(tmp_path):
         (["--random_erasing", "2"], "random_erasing=2.0 is not in [0, 1]"),
     ],
 )
-def test_wrong_arguments_end_with_a_message(options, message, tmp_path, monkeypatch, capsys):
+def test_wrong_arguments_end_with_a_message(options, message, last_words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert message in last_words(PRETRAIN, options, monkeypatch, capsys)
+    assert message in last_words(PRETRAIN, *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_an_error_there_is_one_message_and_no_traceback(tmp_path):
+    done = call(command(PRETRAIN, "--fdsl", "rcdb-2k", "--timm_model", "test_vit", "--output_dir", "out"), tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "There is no FDSL dataset 'rcdb-2k'" in done.stderr.splitlines()[-1], done.stderr
     assert not (tmp_path / "out").exists()
 
 
