@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
-from hf_kakurenbo._roll_call import RollCall
+from hf_kakurenbo.distributed.barrier import RollCall
 from processes import run_ranks
 from toy import make_trainer, samples
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_kakurenbo import SampleLedger, SampleStatistics
+from hf_kakurenbo.distributed.collectives import gather_padded
 from hf_kakurenbo.hiding import Measurements, Recorder, pending
-from hf_kakurenbo.hiding.distributed import gather_padded
 from processes import run_ranks
 from toy import same_tensors
 

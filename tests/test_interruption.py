@@ -9,7 +9,7 @@ import pytest
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_jit_checkpoint import CheckpointManager, JITCheckpointCallback
 
-from hf_kakurenbo._interruption import AgreedCheckpoint
+from hf_kakurenbo.trainer.preemption import AgreedCheckpoint
 from processes import run, run_ranks
 from toy import losses, make_trainer, same_tensors, samples, skip_where_ranks_cannot_resume, without_timings
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from hf_kakurenbo import SampleLedger, SampleStatistics
+from hf_kakurenbo.distributed.collectives import any_rank, gather_rows, require_agreement
 from hf_kakurenbo.hiding import Measurements, Recorder, checkpoint
 from hf_kakurenbo.hiding.checkpoint import LEDGER_NAME, load_state, save_state
-from hf_kakurenbo.hiding.distributed import any_rank, gather_rows, require_agreement
 from processes import run_ranks
 from toy import same_tensors
 

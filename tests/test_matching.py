@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from hf_kakurenbo._tasks import make_matcher, tasks_of
 from hf_kakurenbo.hiding import (
     Recorder,
     SampleStatistics,
@@ -22,6 +21,7 @@ from hf_kakurenbo.hiding import (
     token_statistics,
 )
 from hf_kakurenbo.hiding.statistics import TASKS, Prediction
+from hf_kakurenbo.trainer.task_detection import make_matcher, tasks_of
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = 3 * torch.randn(32, 7, generator=GENERATOR)

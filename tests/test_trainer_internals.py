@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, ProgressCallback
 
-from hf_kakurenbo._checkpoints import is_marked_as_hiding, mark_as_hiding
 from hf_kakurenbo.data import leave_whole
+from hf_kakurenbo.trainer.checkpoints import is_marked_as_hiding, mark_as_hiding
 
 PARAMETERS = {
     "_validate_args": [],

@@ -9,9 +9,9 @@ import torch
 import transformers
 
 from hf_kakurenbo import HidingArguments, KakurenboConfig, KakurenboMixin
-from hf_kakurenbo._other_trainers import last_outputs, scored_statistics
 from hf_kakurenbo.data import BatchIds
 from hf_kakurenbo.hiding import token_statistics
+from hf_kakurenbo.integrations.trl import last_outputs, scored_statistics
 from toy import losses, same_tensors, same_weights
 
 trl = pytest.importorskip("trl", minversion="1.16")

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 TRAININGS = HERE / "trainings.csv"
 PAGE = HERE.parent / "comparison.md"
 FIGURE = HERE.parent / "images" / "comparison.png"
-TRAINED_IN_TURNS = (
+_FIRST_STUDY = (
     "no-hiding",
     "no-hiding@1.4",
     "shorter-0.85",
@@ -41,11 +41,12 @@ TRAINED_IN_TURNS = (
     "forgetting",
     "importance",
 )
-WITH_LATER_TRAININGS = {
-    **dict.fromkeys(("digits", "fdsl-cnn", "fdsl-cnn-many", "fdsl-vit", "text"), ()),
-    "fdsl-cnn-augmented": ("selective_backprop", "forgetting", "importance"),
+_LATER_ON_AUGMENTED = {"selective_backprop", "forgetting", "importance"}
+TRAINED_IN_TURNS = {
+    **dict.fromkeys(("digits", "fdsl-cnn", "fdsl-cnn-many", "fdsl-vit", "text"), _FIRST_STUDY),
+    "fdsl-cnn-augmented": tuple(name for name in _FIRST_STUDY if name not in _LATER_ON_AUGMENTED),
 }
-"""Tasks on which methods were trained later, and which of `TRAINED_IN_TURNS` are among these."""
+"""Of the tasks on which more was trained later, the methods that were trained in turns; of the others all were."""
 IN_THE_FIGURE = (
     ("digits", "fdsl-cnn", "fdsl-cnn-augmented", "fdsl-vit", "text"),
     ("controls", "kakurenbo", "spaced_repetition", "spaced_repetition@cap=1", "coin", "random", "infobatch"),
@@ -71,9 +72,7 @@ def summaries(
 def time_model(task: str) -> TimeModel:
     """Of a task, fitted to the methods that were trained in turns: times of later trainings do not compare."""
     of_task = [record for record in read_trainings(TRAININGS) if record.task == task]
-    later = WITH_LATER_TRAININGS.get(task)
-    in_turns = GROUPS if later is None else [name for name in TRAINED_IN_TURNS if name not in later]
-    return summarize(of_task, find_methods(in_turns))[0].time_model
+    return summarize(of_task, find_methods(TRAINED_IN_TURNS.get(task, GROUPS)))[0].time_model
 
 
 def filled(page: str) -> str:

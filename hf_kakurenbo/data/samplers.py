@@ -13,7 +13,7 @@ from accelerate.data_loader import SeedableRandomSampler
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from ..hiding.distributed import digest, from_rank_0, rank
+from ..distributed.collectives import digest, from_rank_0, rank
 from .random_state import RandomState, untouched_random_state
 
 _CHUNK = 65_536

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .distributed import digest
+from ..distributed.collectives import digest
 from .measurements import Measurements as Measurements
 from .statistics import describe
 

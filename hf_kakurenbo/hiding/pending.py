@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .distributed import gather_counts, gather_padded
+from ..distributed.collectives import gather_counts, gather_padded
 from .measurements import Measurements
 
 # Rows on the device before they are packed and move to the CPU, 5 MB of them: the one moment at which it is waited for.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .distributed import rank, world_size
+from ..distributed.collectives import rank, world_size
 from .ledger import SampleLedger
 from .measurements import Measurements
 from .pending import PendingMeasurements

@@ -24,23 +24,9 @@ from transformers.optimization import GreedyLR
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
-from ._agreement import require_same_training
-from ._checkpoints import is_marked_as_hiding, last_complete_checkpoint, mark_as_hiding, unmark
-from ._checks import refuse_what_cannot_be_honoured
-from ._compat import load_renamed_weights, num_train_samples_argument
-from ._interruption import save_at_the_same_update
-from ._other_trainers import (
-    computes_fused_loss,
-    explain_arguments,
-    is_scored,
-    last_outputs,
-    metrics_set_aside,
-    scored_statistics,
-)
-from ._roll_call import RollCall
-from ._tasks import make_matcher
-from .config import create_configured_policy, hiding_arguments, named_task, resolve_statistics_function
-from .data import (
+from .._compat import load_renamed_weights, num_train_samples_argument
+from ..config import create_configured_policy, hiding_arguments, named_task, resolve_statistics_function
+from ..data import (
     BatchIds,
     HiddenLoader,
     IdentifiedDataset,
@@ -58,12 +44,26 @@ from .data import (
     take_ids,
     untouched_random_state,
 )
-from .hiding import AlignedScheduler, HidingRun, SampleLedger, SampleStatistics, StatisticsFunction, forward_only
-from .hiding.checkpoint import load_state, save_state
-from .hiding.distributed import any_rank, rank, require_agreement, world_size
-from .hiding.schedule import EpochPlan, SchedulerStart, plan_epoch
-from .hiding.statistics import Prediction, StatisticsMatcher
-from .hiding.weighting import require_weighable, weighed_loss
+from ..distributed.barrier import RollCall
+from ..distributed.collectives import any_rank, rank, require_agreement, world_size
+from ..hiding import AlignedScheduler, HidingRun, SampleLedger, SampleStatistics, StatisticsFunction, forward_only
+from ..hiding.checkpoint import load_state, save_state
+from ..hiding.schedule import EpochPlan, SchedulerStart, plan_epoch
+from ..hiding.statistics import Prediction, StatisticsMatcher
+from ..hiding.weighting import require_weighable, weighed_loss
+from ..integrations.trl import (
+    computes_fused_loss,
+    explain_arguments,
+    is_scored,
+    last_outputs,
+    metrics_set_aside,
+    scored_statistics,
+)
+from .checkpoints import is_marked_as_hiding, last_complete_checkpoint, mark_as_hiding, unmark
+from .consistency import require_same_training
+from .preemption import save_at_the_same_update
+from .task_detection import make_matcher
+from .validation import refuse_what_cannot_be_honoured
 
 logger = logging.getLogger(__name__)
 

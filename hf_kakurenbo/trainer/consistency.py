@@ -11,8 +11,8 @@ from typing import Any
 import datasets
 from transformers import TrainingArguments
 
-from .config import HidingArguments, hiding_arguments
-from .hiding.distributed import from_every_rank, world_size
+from ..config import HidingArguments, hiding_arguments
+from ..distributed.collectives import from_every_rank, world_size
 
 # What a step, or the number of steps, depends on. Left out is what one rank may do alone: print, report, name folders.
 _ARGUMENTS = (

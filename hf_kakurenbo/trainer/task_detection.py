@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from .hiding.statistics import IGNORE_INDEX, TASKS, StatisticsMatcher
+from ..hiding.statistics import IGNORE_INDEX, TASKS, StatisticsMatcher
 
 _CLASSIFICATION = "For(Sequence|Image|Audio|Video)Classification$"
 # Soft labels are of mixing, done beside the model; it knows nothing of them.

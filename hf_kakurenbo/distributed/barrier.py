@@ -15,7 +15,7 @@ from typing import Any
 
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
-from .hiding.distributed import from_rank_0, rank, world_size
+from .collectives import from_rank_0, rank, world_size
 
 # Between two looks of a waiting rank at the others, and between two words of a rank about where it is.
 _SECONDS = 5.0

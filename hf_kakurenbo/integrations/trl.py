@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 from transformers import Trainer
 
-from .data import BatchIds
-from .hiding.statistics import SampleStatistics, scored_token_statistics
+from ..data import BatchIds
+from ..hiding.statistics import SampleStatistics, scored_token_statistics
 
 
 def refuse_losses_of_batches(trainer: Trainer) -> None:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from transformers import Trainer, TrainerControl
 from transformers.trainer_jit_checkpoint import CheckpointManager, JITCheckpointCallback
 
-from .hiding.distributed import world_size
+from ..distributed.collectives import world_size
 
 
 def save_at_the_same_update(trainer: Trainer) -> None:

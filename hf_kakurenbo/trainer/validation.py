@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch.utils.data import IterableDataset
 from transformers import Trainer
 
-from ._other_trainers import refuse_losses_of_batches
-from .config import create_configured_policy, hiding_arguments, resolve_statistics_function
-from .data import SampleStream
+from ..config import create_configured_policy, hiding_arguments, resolve_statistics_function
+from ..data import SampleStream
+from ..integrations.trl import refuse_losses_of_batches
 
 
 def refuse_what_cannot_be_honoured(trainer: Trainer) -> None:
