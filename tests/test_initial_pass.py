@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import Trainer
 
+from hf_kakurenbo.trainer import epochs as trainer_epochs
 from processes import run_ranks
 from stream_toy import streamed
 from test_refresh import Noisy
@@ -121,13 +122,13 @@ def test_it_measures_in_evaluation_mode_what_the_policy_then_reads(tmp_path):
 
 @pytest.mark.parametrize("policy", [KAKURENBO, SPACED], ids=["kakurenbo", "spaced_repetition"])
 @pytest.mark.parametrize("step", [5, 15])
-def test_resumed_it_is_not_done_again(tmp_path, policy, step):
+def test_resumed_it_is_not_done_again(tmp_path, monkeypatch, policy, step):
     options = {"model": knowing, "save_strategy": "steps", "save_steps": 5, **policy, **INITIAL_PASS}
     whole = trained(tmp_path / "whole", **options)
     assert hidden_by_epoch(whole)[0] > 40
     resumed = make_trainer(tmp_path / "resumed", seed=2, **options)
     looks = []
-    resumed._look_at_all = looks.append
+    monkeypatch.setattr(trainer_epochs, "measure_all", lambda *args: looks.append(args))
     resumed.train(str(tmp_path / "whole" / f"checkpoint-{step}"))
     assert not looks
     assert same_weights(resumed, whole)

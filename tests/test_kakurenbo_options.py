@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hf_kakurenbo import SampleLedger, SampleStatistics
 from hf_kakurenbo.hiding import HidingRun, KakurenboPolicy, Measurements
 from hf_kakurenbo.hiding import ledger as ledger_module
+from hf_kakurenbo.trainer import epochs as trainer_epochs
 from stream_toy import streamed
 from toy import NUM_SAMPLES, epochs, make_trainer
 
@@ -169,7 +170,7 @@ def test_random_ones_are_of_the_seed_and_the_epoch():
     [{}, {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}, {"streamed": True}],
     ids=["map-style", "persistent workers", "stream"],
 )
-def test_a_training_looks_at_those_and_no_others(tmp_path, first, kind):
+def test_a_training_looks_at_those_and_no_others(tmp_path, monkeypatch, first, kind):
     options = dict(kind)
     if options.pop("streamed", False):
         options |= {"dataset": streamed(), "num_samples": NUM_SAMPLES}
@@ -179,20 +180,20 @@ def test_a_training_looks_at_those_and_no_others(tmp_path, first, kind):
         policy_options={"refreshed_fraction": 0.3, "refresh_first": first},
     )
     counts = []
-    refresh = trainer._refresh
+    refresh = trainer_epochs.refresh_hidden
 
-    def watched_refresh(training):
+    def watched_refresh(trainer, training):
         ledger = training.run.ledger
         chosen = training.run.policy.to_refresh(ledger, training.run.epoch)
         hidden, before = ledger.hidden.clone(), ledger.loss.clone()
-        refresh(training)
+        refresh(trainer, training)
         assert torch.equal(ledger.loss != before, chosen)
         assert torch.equal(ledger.hidden, hidden)
         samples = training.sampler.samples  # what a checkpoint says of the epoch
         assert samples == NUM_SAMPLES - int(hidden.sum())
         counts.append(int(chosen.sum()))
 
-    trainer._refresh = watched_refresh
+    monkeypatch.setattr(trainer_epochs, "refresh_hidden", watched_refresh)
     trainer.train()
     hidden = [int(mask.sum()) for mask in trainer.watch.hidden]
     assert counts == [math.ceil(Fraction("0.3") * count) for count in hidden[1:-1]]

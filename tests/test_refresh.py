@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hf_kakurenbo.hiding import forward_only
+from hf_kakurenbo.trainer import epochs
 from toy import Classifier, make_trainer, samples, trained
 
 HIDING = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3}
@@ -72,31 +73,31 @@ needs_cuda = pytest.mark.skipif(torch.cuda.device_count() != 1, reason="needs on
 def test_leaves_no_trace(tmp_path, monkeypatch, options):
     trainer = make_trainer(tmp_path, model=PartlyFrozen, dataset=Noisy(), num_train_epochs=3, **options, **HIDING)
     looks = []
-    refresh = type(trainer)._refresh
+    refresh = epochs.refresh_hidden
 
-    def watched_refresh(self, training):
-        for parameter in self.model.parameters():  # as if a gradient were still held
+    def watched_refresh(trainer, training):
+        for parameter in trainer.model.parameters():  # as if a gradient were still held
             parameter.grad = torch.ones_like(parameter)
-        before = snapshot(self.model)
-        refresh(self, training)
-        assert_untouched(before, snapshot(self.model))
-        for parameter in self.model.parameters():
+        before = snapshot(trainer.model)
+        refresh(trainer, training)
+        assert_untouched(before, snapshot(trainer.model))
+        for parameter in trainer.model.parameters():
             parameter.grad = None
         looks.append(training.run.ledger.loss[:60].clone())
 
-    monkeypatch.setattr(type(trainer), "_refresh", watched_refresh)
+    monkeypatch.setattr(epochs, "refresh_hidden", watched_refresh)
     trainer.train()
     assert len(looks) == 1
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_measures_in_evaluation_mode_and_in_the_precision_of_the_training(tmp_path, bf16):
+def test_measures_in_evaluation_mode_and_in_the_precision_of_the_training(tmp_path, monkeypatch, bf16):
     trainer = make_trainer(tmp_path, num_train_epochs=3, bf16=bf16, **HIDING)
     expected = {}
-    refresh = trainer._refresh
+    refresh = epochs.refresh_hidden
 
-    def watched_refresh(training):
-        refresh(training)
+    def watched_refresh(trainer, training):
+        refresh(trainer, training)
         model = Classifier().eval()  # Accelerate has put its autocast around the trainer's
         model.load_state_dict(trainer.model.state_dict())
         x = torch.stack([sample["x"] for sample in samples()[:60]])
@@ -109,7 +110,7 @@ def test_measures_in_evaluation_mode_and_in_the_precision_of_the_training(tmp_pa
         expected["confidence"] = logits.softmax(1).max(1).values
         expected["measured"] = training.run.ledger.loss[:60].clone(), training.run.ledger.confidence[:60].clone()
 
-    trainer._refresh = watched_refresh
+    monkeypatch.setattr(epochs, "refresh_hidden", watched_refresh)
     trainer.train()
     torch.testing.assert_close(expected["measured"][0], expected["loss"])
     torch.testing.assert_close(expected["measured"][1], expected["confidence"])

@@ -1,0 +1,147 @@
+"""Beginning a training, anew or from a checkpoint: the run, its place in the epoch, the weights, the logged loss."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from .._compat import load_renamed_weights
+from ..config import hiding_arguments, resolve_statistics_function
+from ..data import Position, untouched_random_state
+from ..distributed.collectives import rank, world_size
+from ..hiding import HidingPolicy, HidingRun
+from ..hiding.checkpoint import load_state
+from ..integrations.trl import computes_fused_loss
+from .checkpoints import is_marked_as_hiding
+from .state import Training
+
+logger = logging.getLogger(__name__)
+
+
+def begin_training(
+    trainer: Any,
+    policy: HidingPolicy,
+    position: tuple[int, int],
+    resume_from_checkpoint: str | None,
+    max_steps: int,
+    num_update_steps_per_epoch: int,
+    num_train_epochs: int,
+) -> tuple[int, int]:
+    """Make the trainer's [`Training`], and take a checkpoint's run over.
+
+    Args:
+        trainer: the trainer.
+        policy: what hides.
+        position: the epoch and the batches of it done, as Trainer works them out: as if all epochs were full.
+        resume_from_checkpoint: the checkpoint's folder, or None.
+        max_steps: updates of the whole training, if all epochs were full.
+        num_update_steps_per_epoch: of a full epoch.
+        num_train_epochs: how many epochs there are at most.
+
+    Returns:
+        The epoch with which to continue, and how many of its batches are done.
+
+    Raises:
+        RuntimeError: the training loader was not made by `Trainer._get_dataloader`.
+        ValueError: the checkpoint does not belong to this training.
+    """
+    if trainer.args.max_steps > 0:
+        trainer.state.num_train_epochs = math.ceil(max_steps / num_update_steps_per_epoch)
+    if trainer._sampler is None:
+        raise RuntimeError(
+            f"{type(trainer).__name__} builds its training loader without `Trainer._get_dataloader`, so its samples "
+            'cannot be told apart. Let it call `super().get_train_dataloader()`, or set hiding_policy="none".'
+        )
+    trainer._training = training = _make_training(trainer, policy)
+    if resume_from_checkpoint is not None:
+        position = _resume(trainer, training, resume_from_checkpoint, position)
+    if position[0] >= num_train_epochs:
+        trainer.state.max_steps = trainer.state.global_step  # no epoch is left that would say it
+    return position
+
+
+def _make_training(trainer: Any, policy: HidingPolicy) -> Training:
+    args, options = trainer.args, hiding_arguments(trainer.args)
+    num_samples = len(trainer.train_dataset)
+    return Training(
+        run=HidingRun(num_samples, policy, args.device, options.lr_compensation, options.ledger_precision),
+        sampler=trainer._sampler,
+        id_name=options.sample_id_column,
+        label_names=list(dict.fromkeys([*trainer.label_names, "labels"])),
+        statistics_function=resolve_statistics_function(options.statistics_fn),
+        fused_loss=computes_fused_loss(type(trainer)),
+        roll_call=trainer._roll_call,
+    )
+
+
+def _resume(trainer: Any, training: Training, checkpoint: str, position: tuple[int, int]) -> tuple[int, int]:
+    """Take the run over from a checkpoint; the epoch with which to continue and the batches of it already done."""
+    if not is_marked_as_hiding(trainer.state):
+        logger.warning(
+            "%s was saved by a Trainer that hides nothing. The ledger starts empty; samples are hidden once they "
+            "have been seen.",
+            checkpoint,
+        )
+        return position
+    tensors, scalars = load_state(checkpoint)
+    training.resumed = scalars.pop("trainer")
+    run = training.run
+    try:
+        run.load_state(tensors, scalars)
+    except ValueError as error:
+        raise ValueError(
+            f"{checkpoint} does not belong to this training. {error} Resume with the dataset and the "
+            "hiding_policy that it was saved with, or start a new training."
+        ) from error
+    _take_position(trainer, training, checkpoint)
+    return (run.epoch + 1, 0) if run.epoch_finished else (run.epoch, run.batches_done)
+
+
+def global_batch(trainer: Any) -> tuple[int, int]:
+    """How many samples of all ranks are in a batch, and how many batches make an update."""
+    ranks = 1 if trainer.accelerator.split_batches else world_size()
+    return trainer._train_batch_size * ranks, trainer.args.gradient_accumulation_steps
+
+
+def _take_position(trainer: Any, training: Training, checkpoint: str) -> None:
+    """Continue where the checkpoint is, also if batches or updates had another number of samples then."""
+    run, position = training.run, Position(*training.resumed["position"])
+    batch_size, accumulation = global_batch(trainer)
+    if (position.batch_size, position.accumulation) == (batch_size, accumulation):
+        training.dropped = position.samples_dropped
+        return
+    training.batches_changed = True
+    run.batches_done, training.dropped = position.in_batches_of(
+        batch_size, accumulation, trainer.args.dataloader_drop_last
+    )
+    if rank() == 0:
+        logger.warning(
+            "%s was saved by a training with %d samples in an update, this one has %d. Each sample that epoch %d "
+            "has left is trained on once, and the learning rate goes on from the same share of the training; the "
+            "number of updates is another, and so are the random numbers of dropout and augmentation.",
+            checkpoint,
+            position.batch_size * position.accumulation,
+            batch_size * accumulation,
+            run.epoch,
+        )
+
+
+def restore_unlogged_loss(trainer: Any, training: Training) -> None:
+    """Take over the loss that the checkpoint's next log would have had: Trainer starts to count it anew."""
+    unlogged = training.resumed["unlogged_loss"]
+    trainer._tr_loss += unlogged
+    trainer._total_loss_scalar -= unlogged  # its steps do not count in this session
+    trainer._globalstep_last_logged = training.resumed["last_logged_step"]
+
+
+def load_weights_that_did_not_fit(trainer: Any, load_result: Any, folder: str | None) -> Any:
+    """Load a checkpoint's weights once more, if some of them have other names in the file than in the model."""
+    renamed = load_result.missing_keys and load_result.unexpected_keys
+    if not renamed or not isinstance(trainer.model, PreTrainedModel) or trainer.is_fsdp_enabled:
+        return load_result
+    assert folder is not None
+    with untouched_random_state(trainer.args.device):
+        return load_renamed_weights(trainer.model, folder)
