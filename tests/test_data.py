@@ -212,7 +212,7 @@ def test_the_collator_adds_the_ids():
         given.extend(examples)
         return {"x": torch.tensor([example["x"] for example in examples])}
 
-    batch = IdentifyingCollator(collate, "row")(IdentifiedDataset(OneByOne()).__getitems__([3, 1]))
+    batch = IdentifyingCollator(collate, "row", active=True)(IdentifiedDataset(OneByOne()).__getitems__([3, 1]))
     assert given == [{"x": 30}, {"x": 10}]
     assert batch["x"].tolist() == [30, 10]
     assert (batch["row"].dtype, batch["row"].tolist()) == (torch.int64, [3, 1])
@@ -224,21 +224,21 @@ def test_a_batch_that_the_dataset_has_collated_reaches_the_collator_as_it_is():
             return {"x": torch.tensor(indices) * 10}
 
     fetched = IdentifiedDataset(Columns()).__getitems__([3, 1])
-    batch = IdentifyingCollator(lambda examples: examples, "row")(fetched)
+    batch = IdentifyingCollator(lambda examples: examples, "row", active=True)(fetched)
     assert (batch["x"].tolist(), batch["row"].tolist()) == ([30, 10], [3, 1])
 
 
 @pytest.mark.parametrize(
     ("returned", "error", "message"),
     [
-        ([1, 2], TypeError, "must return a dict.*function returned list"),
+        ([1, 2], TypeError, "must return a dict.*<lambda> returned list"),
         ({"row": 1}, ValueError, "already has an entry 'row'.*sample_id_column"),
     ],
 )
 def test_a_batch_to_which_no_id_can_be_added(returned, error, message):
     examples = IdentifiedDataset(OneByOne()).__getitems__([0])
     with pytest.raises(error, match=message):
-        IdentifyingCollator(lambda examples: returned, "row")(examples)
+        IdentifyingCollator(lambda examples: returned, "row", active=True)(examples)
 
 
 def test_the_epoch_is_handed_on():

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset, default_collate
 from transformers import default_data_collator
 
 from hf_kakurenbo import KakurenboTrainer
-from hf_kakurenbo.data import IdentifyingCollator, take_ids
+from hf_kakurenbo.data import IdentifyingCollator, drop_ids, read_ids
 from hf_kakurenbo.data.identity import IdentifiedExamples
 from toy import LinearClassifier, make_trainer, same_tensors, samples, trained
 
@@ -147,9 +147,16 @@ def test_another_name_for_the_id(tmp_path):
         assert "row" not in batch
         return batch
 
-    trainer = make_trainer(tmp_path, sample_id_column="row", trainer_options={"data_collator": collate})
-    assert "row" in next(iter(trainer.get_train_dataloader()))
+    class Noting(KakurenboTrainer):
+        names = frozenset()
+
+        def training_step(self, model, inputs, *args, **kwargs):
+            self.names |= set(inputs)
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    trainer = make_trainer(tmp_path, Noting, sample_id_column="row", trainer_options={"data_collator": collate})
     trainer.train()
+    assert trainer.names == {"x", "labels", "row"}
     assert bool(trainer.ledger.loss.isfinite().all())
 
 
@@ -206,10 +213,15 @@ def lay_end_to_end(examples):
     return {"input_ids": torch.cat([torch.tensor(example["input_ids"]) for example in examples]).unsqueeze(0)}
 
 
+def collate_with_ids(collator, ids, examples):
+    return IdentifyingCollator(collator, "sample_id", active=True)(IdentifiedExamples(ids, examples))
+
+
 def test_samples_laid_end_to_end_are_told_apart_token_by_token():
     examples = [{"input_ids": [5, 6, 7]}, {"input_ids": [8]}, {"input_ids": [9, 9]}]
-    batch = IdentifyingCollator(lay_end_to_end, "sample_id")(IdentifiedExamples([4, 2, 7], examples))
-    ids = take_ids(batch, "sample_id")
+    batch = collate_with_ids(lay_end_to_end, [4, 2, 7], examples)
+    ids = read_ids(batch, "sample_id")
+    drop_ids(batch, "sample_id")
     assert ids.samples.tolist() == [4, 2, 7]
     assert ids.of_tokens.tolist() == [0, 0, 0, 1, 2, 2]
     assert list(batch) == ["input_ids"]
@@ -227,11 +239,11 @@ def test_samples_laid_end_to_end_are_told_apart_token_by_token():
 )
 def test_tokens_that_are_not_those_of_the_samples_end_to_end_belong_to_none(collator):
     examples = [{"input_ids": [5, 6, 7]}, {"input_ids": [8, 9, 1]}]
-    batch = IdentifyingCollator(collator, "sample_id")(IdentifiedExamples([4, 2], examples))
-    assert take_ids(batch, "sample_id").of_tokens is None
+    batch = collate_with_ids(collator, [4, 2], examples)
+    assert read_ids(batch, "sample_id").of_tokens is None
 
 
 def test_padding_after_samples_end_to_end_belongs_to_none():
     examples = [{"input_ids": [5, 6]}, {"input_ids": torch.tensor([7])}]
-    padded = IdentifyingCollator(lambda _: {"input_ids": torch.tensor([[5, 6, 7, 0, 0]])}, "sample_id")
-    assert take_ids(padded(IdentifiedExamples([0, 1], examples)), "sample_id").of_tokens.tolist() == [0, 0, 1, -1, -1]
+    padded = collate_with_ids(lambda _: {"input_ids": torch.tensor([[5, 6, 7, 0, 0]])}, [0, 1], examples)
+    assert read_ids(padded, "sample_id").of_tokens.tolist() == [0, 0, 1, -1, -1]

@@ -438,7 +438,7 @@ def test_who_sends_batches_makes_the_first_ones_again(tmp_path):
 
 
 def test_a_batch_of_skipped_samples_has_nothing_but_ids():
-    collate = StreamCollator(torch.utils.data.default_collate, "sample_id")
+    collate = StreamCollator(torch.utils.data.default_collate, "sample_id", active=True)
     stream = make(streamed()).dealt(Deal(BATCH))
     stream.begin_epoch(0, torch.zeros(COUNT, dtype=torch.bool), batches_done=1)
     first, second, *_ = DataLoader(stream, batch_size=BATCH, collate_fn=collate)

@@ -1,6 +1,6 @@
 """How samples reach the model: ids beside examples, samplers and loaders of the visible and the hidden, streams."""
 
-from .identity import BatchIds, IdentifiedDataset, IdentifyingCollator, take_ids
+from .identity import BatchIds, IdentifiedDataset, IdentifyingCollator, drop_ids, read_ids
 from .loaders import HiddenLoader, leave_whole, make_deal, make_visible_sampler
 from .position import Position
 from .random_state import RandomState, untouched_random_state
@@ -21,10 +21,11 @@ __all__ = [
     "StreamCollator",
     "StreamOrder",
     "VisibleSampler",
+    "drop_ids",
     "is_indexed",
     "leave_whole",
     "make_deal",
     "make_visible_sampler",
-    "take_ids",
+    "read_ids",
     "untouched_random_state",
 ]

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from .row_order import require_order, require_rows
+
 # Added to the name of the ids: the entry that says to which sample each token belongs.
 _OF_TOKENS = "_of_tokens"
 
@@ -65,30 +67,43 @@ class IdentifyingCollator:
     """Collates examples by the user's collator, and adds their ids as one more entry of the batch.
 
     Where the collator lays the examples end to end in one row, as padding-free ones do, a further entry says to which
-    of them each token belongs. [`take_ids`] takes both out again.
+    of them each token belongs. [`drop_ids`] takes both out again.
 
     Args:
         collator: from what the dataset gave for a batch to a mutable mapping.
         id_name: the name of the entry for the ids, (B,) int64.
+        active: whether ids are added, as they are once a training begins. Who else takes batches from the loader gets
+            them as the user's collator returned them.
     """
 
-    def __init__(self, collator: Callable[[Any], Any], id_name: str) -> None:
+    # So many batches of each worker are compared with their examples, a Python loop over their rows.
+    _COMPARED_BATCHES = 4
+
+    def __init__(self, collator: Callable[[Any], Any], id_name: str, active: bool = False) -> None:
         self.collator = collator
         self.id_name = id_name
+        self.active = active
+        self._compared = 0
 
     def __call__(self, examples: IdentifiedExamples) -> Any:
         """Collate a batch.
 
         Raises:
             TypeError: the user's collator returned something that is not a mapping.
-            ValueError: it already uses the name of the id.
+            ValueError: it already uses the name of the id, or its rows are not the examples in their order.
         """
         batch = self.collator(examples.examples)
+        if not self.active:
+            return batch
         if not isinstance(batch, Mapping):
             raise TypeError(
                 f"The data collator must return a dict, to which the sample ids can be added; "
-                f"{type(self.collator).__name__} returned {type(batch).__name__}."
+                f"{_name(self.collator)} returned {type(batch).__name__}."
             )
+        require_rows(examples.examples, batch, _name(self.collator))
+        if self._compared < self._COMPARED_BATCHES:
+            self._compared += 1
+            require_order(examples.examples, batch, _name(self.collator))
         ids = torch.from_numpy(np.array(examples.ids, dtype=np.int64))
         # A column of ids that the user's collator kept is no hindrance, if they are these.
         if self.id_name in batch and not _is_equal(batch[self.id_name], ids):
@@ -103,9 +118,15 @@ class IdentifyingCollator:
         return batch
 
 
-def take_ids(batch: MutableMapping[str, Any], id_name: str) -> BatchIds:
-    """Take out of a batch what [`IdentifyingCollator`] put in, before the model can see it."""
-    return BatchIds(batch.pop(id_name), batch.pop(id_name + _OF_TOKENS, None))
+def read_ids(batch: Mapping[str, Any], id_name: str) -> BatchIds:
+    """The ids that [`IdentifyingCollator`] put into a batch."""
+    return BatchIds(batch[id_name], batch.get(id_name + _OF_TOKENS))
+
+
+def drop_ids(batch: MutableMapping[str, Any], id_name: str) -> None:
+    """Remove from a batch what [`IdentifyingCollator`] put in, before the model can see it."""
+    for name in (id_name, id_name + _OF_TOKENS):
+        batch.pop(name, None)
 
 
 def _samples_of_tokens(examples: Any, batch: Mapping[str, Any]) -> torch.Tensor | None:
@@ -127,3 +148,8 @@ def _samples_of_tokens(examples: Any, batch: Mapping[str, Any]) -> torch.Tensor 
 
 def _is_equal(entry: Any, ids: torch.Tensor) -> bool:
     return isinstance(entry, torch.Tensor) and torch.equal(entry, ids)
+
+
+def _name(collator: Any) -> str:
+    collator = getattr(collator, "data_collator", collator)  # Transformers' one that removes columns is around it
+    return getattr(collator, "__qualname__", None) or type(collator).__name__

@@ -13,7 +13,7 @@ from accelerate.data_loader import SeedableRandomSampler
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from ..distributed.collectives import digest, from_rank_0, rank
+from ..distributed.collectives import digest, from_rank_0, rank, world_size
 from .random_state import RandomState, untouched_random_state
 
 _CHUNK = 65_536
@@ -86,6 +86,11 @@ class VisibleSampler(Sampler[int]):
             random_state.restore()
             self._draw()
 
+    def hide_nothing(self) -> None:
+        """Start anew, with all samples visible."""
+        self.epoch, self._dropped, self.repeats = 0, 0, None
+        self.random_state, self._order, self._hidden = None, None, None
+
     def hide_less(self, hidden: Tensor) -> None:
         """Leave out other samples in the epoch that was begun; the rest stays in its order."""
         self.begin_epoch(self.epoch, hidden, self.random_state, dropped=self._dropped)
@@ -99,6 +104,15 @@ class VisibleSampler(Sampler[int]):
     def full_samples(self) -> int:
         """How many samples an epoch has with nothing hidden."""
         return len(self.sampler)
+
+    @property
+    def distinct(self) -> int | None:
+        """How many different samples this process draws in the epoch; None where it does not draw all of it."""
+        if self._order is None or self._dropped or world_size() > 1:
+            return None
+        drawn = np.zeros(int(self._order.max(initial=-1)) + 1, dtype=np.bool_)
+        drawn[self._order] = True
+        return int(np.count_nonzero(drawn))
 
     def digest(self) -> int:
         """A 64-bit digest of the order, to compare it between ranks; 0 as long as it is not drawn."""

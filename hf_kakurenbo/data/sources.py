@@ -23,13 +23,17 @@ class Choice:
         id_column: the column with the id.
         wanted: (N,) bool, by id: the samples that have a position in the order, counted from 0.
         takes: from a position to whether the sample there is made.
+        keeps_id: whether the id stays in the example.
 
     Attributes:
         chosen: (position, id) of the examples that were chosen and not yet made.
     """
 
-    def __init__(self, id_column: str, wanted: NDArray[np.bool_], takes: Callable[[int], bool]) -> None:
+    def __init__(
+        self, id_column: str, wanted: NDArray[np.bool_], takes: Callable[[int], bool], keeps_id: bool = False
+    ) -> None:
         self.id_column = id_column
+        self.keeps_id = keeps_id
         self.chosen: deque[tuple[int, int]] = deque()
         self._wanted = wanted
         self._takes = takes
@@ -92,7 +96,7 @@ class Choice:
 
 
 def examples_of(dataset: Any, epoch: int, choice: Choice) -> Iterator[tuple[int, int, Any]]:
-    """The chosen examples of an epoch of a stream as (position, id, example without the id).
+    """The chosen examples of an epoch of a stream as (position, id, example).
 
     Of a `datasets.IterableDataset` an example that is not chosen is neither decoded nor mapped, unless something in
     between (a batched `map`, a filter, a shuffle buffer, …) needs it.
@@ -109,7 +113,7 @@ def examples_of(dataset: Any, epoch: int, choice: Choice) -> Iterator[tuple[int,
     chosen = _chosen_of_datasets if isinstance(dataset, datasets.IterableDataset) else _chosen_of_any
     for example in _as_if_alone(lambda: chosen(dataset, epoch, choice)):
         position, sample_id = choice.chosen.popleft()
-        yield position, sample_id, _without_id(example, choice.id_column, sample_id)
+        yield position, sample_id, _checked_example(example, choice, sample_id)
     choice.require_all()
 
 
@@ -158,7 +162,9 @@ def _no_id(example: Any, id_column: str) -> Exception:
     )
 
 
-def _without_id(example: Any, id_column: str, sample_id: int) -> Any:
+def _checked_example(example: Any, choice: Choice, sample_id: int) -> Any:
+    """An example as the collator gets it."""
+    id_column = choice.id_column
     if not isinstance(example, Mapping):
         raise _no_id(example, id_column)
     if example.get(id_column, sample_id) != sample_id:
@@ -166,7 +172,7 @@ def _without_id(example: Any, id_column: str, sample_id: int) -> Any:
             f"A function that the stream is mapped by changes {id_column!r} from {sample_id} to "
             f"{example[id_column]}. Give the new ids a column of their own, and name it with `sample_id_column`."
         )
-    return {name: value for name, value in example.items() if name != id_column}
+    return example if choice.keeps_id else {name: value for name, value in example.items() if name != id_column}
 
 
 def _as_if_alone(iterate: Callable[[], Iterator[Any]]) -> Iterator[Any]:

@@ -132,7 +132,7 @@ class SampleStream(IterableDataset[Any]):
     Args:
         dataset: a `datasets.IterableDataset`, or a PyTorch one that gives all samples in the same order to whoever
             iterates it; its examples are dicts.
-        id_column: the column with the id, an integer; each of 0..N−1 comes once. It is taken out of the examples.
+        id_column: the column with the id, an integer; each of 0..N−1 comes once.
         num_samples: N; by default what the dataset says of itself.
         shared: whether workers will iterate over it.
 
@@ -148,6 +148,8 @@ class SampleStream(IterableDataset[Any]):
             )
         self.dataset = dataset
         self.id_column = id_column
+        self.keeps_id = False
+        """Whether the id stays in the examples, for a model that has an input of its name."""
         self.num_samples = num_samples if num_samples is not None else _known_length(dataset)
         self.deal = Deal(batch_size=1)
         self.random_state: RandomState | None = None
@@ -201,6 +203,11 @@ class SampleStream(IterableDataset[Any]):
     def hide_less(self, hidden: Tensor) -> None:
         """Leave out other samples in the epoch that was begun."""
         self._hidden.copy_(hidden)
+
+    @property
+    def distinct(self) -> int | None:
+        """None: see `require_distinct`."""
+        return None
 
     def digest(self) -> int:
         """0: the order is not known before the samples are made."""
@@ -291,6 +298,7 @@ class SampleStream(IterableDataset[Any]):
             self.id_column,
             self._hidden.numpy() == self._of_hidden,
             lambda position: is_own(position - dropped) or position - dropped in filling,
+            self.keeps_id,
         )
         kept = {}
         for place, sample_id, example in examples_of(self.dataset, epoch, choice):

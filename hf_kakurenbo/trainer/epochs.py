@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import TrainerCallback
 
 from ..config import hiding_arguments
@@ -48,7 +49,12 @@ def run_epoch(trainer: Any, training: Training, parent: Callable[..., None], **f
         # Trainer would load the generators when the order of the epoch is already drawn from them.
         trainer._load_rng_state(checkpoint)
         figures = {**figures, "resume_from_checkpoint": None}
-    training.loader = figures["train_dataloader"]
+    if not continues and not training.run.epoch_finished:
+        raise RuntimeError(
+            f"Epoch {epoch} begins and epoch {training.run.epoch} is not finished: `on_epoch_end` did not reach "
+            f"{HidingCallback.__name__}, which the trainer puts first among its callbacks. Leave it there, or set "
+            'hiding_policy="none".'
+        )
     if epoch == 0 and checkpoint is None and hiding_arguments(trainer.args).initial_pass:
         measure_all(trainer, training)
     batches = _begin_epoch(trainer, training, epoch, batches_done, continues)
@@ -158,25 +164,60 @@ def end_epoch(trainer: Any, training: Training) -> None:
     """Bring the epoch's measurements into the ledger, refresh the hidden samples if another epoch follows, log."""
     run = training.run
     training.roll_call.meet(f"at the end of epoch {run.epoch}")
-    if isinstance(training.sampler, SampleStream):
-        seen = torch.zeros_like(run.ledger.hidden)
-        measured = run.finish_epoch(seen)
-        training.sampler.require_distinct(measured, seen)
-    else:
-        measured = run.finish_epoch()
+    _require_all_batches(trainer, training)
+    seen = torch.zeros_like(run.ledger.hidden)
+    measured = run.finish_epoch(seen)
+    _require_visible(training, measured, seen)
     if run.epoch == 0:
         looked_at_all = hiding_arguments(trainer.args).initial_pass
         _warn_of_samples_without_a_loss(run.ledger, len(run.ledger) if looked_at_all else measured)
     if training.generators_at_end is not None:
         trainer._load_rng_state(training.generators_at_end)
-    stops = trainer.control.should_training_stop or trainer.state.global_step >= trainer.state.max_steps
-    if not any_rank(stops, trainer.args.device) and run.wants_refresh():
+    if not any_rank(_stops(trainer), trainer.args.device) and run.wants_refresh():
         refresh_hidden(trainer, training)
     should_log = trainer.control.should_log
     with metrics_set_aside(trainer):
         trainer.log(run.report())
     trainer.control.should_log = should_log  # `log` takes a request for the training loss as served
     _warn_of_cost(training)
+
+
+def _require_all_batches(trainer: Any, training: Training) -> None:
+    """Check that the epoch had all its batches, unless it was asked to stop."""
+    done, expected = training.run.batches_done, len(training.loader)
+    if done < expected and not (trainer.control.should_epoch_stop or _stops(trainer)):
+        raise RuntimeError(
+            f"Epoch {training.run.epoch} ended after {done} of its {expected} batches, so samples that hiding counts "
+            "as visible were not trained on. What iterates over the training loader has to pass on each of its "
+            'batches; or set hiding_policy="none".'
+        )
+
+
+def _require_visible(training: Training, measured: int, seen: Tensor) -> None:
+    """Check that the samples trained on are those that were drawn, as far as it is known which these are.
+
+    Args:
+        training: the training under way.
+        measured: how many samples all ranks trained on in the epoch, one that came twice counted twice.
+        seen: (N,) bool, which they were.
+    """
+    run, sampler = training.run, training.sampler
+    if isinstance(sampler, SampleStream):
+        sampler.require_distinct(measured, seen)
+    hidden = int((seen & run.ledger.hidden).count_nonzero())
+    distinct, drawn = int(seen.count_nonzero()), sampler.distinct
+    if hidden or (drawn is not None and measured == len(sampler) and distinct != drawn):
+        raise RuntimeError(
+            f"In epoch {run.epoch} {distinct:,} different samples were trained on, {hidden:,} of them hidden, where "
+            f"the sampler drew {'others' if drawn is None else f'{drawn:,}'}: batches came twice, or from somewhere "
+            "else. What iterates over the training loader has to pass on each of its batches once; or set "
+            'hiding_policy="none".'
+        )
+
+
+def _stops(trainer: Any) -> bool:
+    """Whether the training ends here."""
+    return trainer.control.should_training_stop or trainer.state.global_step >= trainer.state.max_steps
 
 
 def _warn_of_samples_without_a_loss(ledger: SampleLedger, measured: int) -> None:
@@ -206,8 +247,7 @@ def _warn_of_cost(training: Training) -> None:
 
 def _is_cut_short(trainer: Any, training: Training) -> bool:
     """Whether the training stops within the epoch. What is saved from here on must say so."""
-    stops = trainer.control.should_training_stop or trainer.state.global_step >= trainer.state.max_steps
-    return stops and training.run.batches_done < len(training.loader)
+    return _stops(trainer) and training.run.batches_done < len(training.loader)
 
 
 class HidingCallback(TrainerCallback):

@@ -16,7 +16,7 @@ from transformers.trainer_utils import TrainOutput
 
 from .._compat import num_train_samples_argument
 from ..config import create_configured_policy, hiding_arguments
-from ..data import IdentifyingCollator, SampleStream, VisibleSampler, take_ids
+from ..data import IdentifyingCollator
 from ..distributed.barrier import RollCall
 from ..hiding import AlignedScheduler, SampleLedger
 from ..integrations.trl import explain_arguments
@@ -66,7 +66,8 @@ class KakurenboMixin(_Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._training: Training | None = None
-        self._sampler: VisibleSampler | SampleStream | None = None
+        self._loaders: list[dataloaders.TrainingLoader] = []
+        self._num_earlier_loaders = 0
         self._weights_folder: str | None = None
         try:
             super().__init__(*args, **kwargs)
@@ -104,7 +105,6 @@ class KakurenboMixin(_Base):
         if self._hides():
             dataloaders.wrap_stream(self)
             refuse_what_cannot_be_honoured(self)
-            self._sampler = None
         return super().get_train_dataloader()
 
     # Every loader of Trainer is made here; the training one gets ids beside its examples and the visible sampler.
@@ -132,22 +132,6 @@ class KakurenboMixin(_Base):
 
     # ---- Loss ----
 
-    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Trainer's step, the ids taken out of the batch before the model can see them.
-
-        Raises:
-            RuntimeError: a subclass computes the loss past this class, so that nothing is recorded.
-        """
-        training = self._training
-        if training is None:
-            return super().training_step(model, inputs, *args, **kwargs)
-        training.batch_ids = take_ids(inputs, training.id_name)
-        training.roll_call.begin_step()
-        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
-        recording.require_recorded(self, training)
-        training.run.batches_done += 1
-        return loss
-
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, *args: Any, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
@@ -160,12 +144,9 @@ class KakurenboMixin(_Base):
                 gives weights and the samples have no loss of their own.
         """
         training, parent = self._training, super().compute_loss
-        if training is None or training.batch_ids is None:
+        if training is None or training.batch is None:
             return parent(model, inputs, return_outputs, *args, **kwargs)
-        ids, training.batch_ids = training.batch_ids, None
-        return recording.compute_recorded_loss(
-            self, training, ids, parent, model, inputs, return_outputs, *args, **kwargs
-        )
+        return recording.compute_recorded_loss(self, training, parent, model, inputs, return_outputs, *args, **kwargs)
 
     # ---- Begin and resume ----
 
@@ -189,15 +170,21 @@ class KakurenboMixin(_Base):
             raise none_is_complete
         if not self._hides():
             return super().train(resume_from_checkpoint, *args, **kwargs)
-        with RollCall() as self._roll_call:
+        self._training, self._num_earlier_loaders = None, len(self._loaders)
+        with RollCall() as self._roll_call, recording.every_step_recorded(self):
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple[Any, ...]:
-        """As Trainer's. With `max_steps` the epochs are shorter than it expects, so more of them are allowed."""
+        """As Trainer's. With `max_steps` the epochs are shorter than it expects, so more of them are allowed.
+
+        Raises:
+            RuntimeError: what `get_train_dataloader` returned is not one pass over one loader of Trainer's.
+        """
+        if not self._hides():
+            return super().set_initial_training_values(args, dataloader)
+        self._loaders = [dataloaders.loader_of_training(self, dataloader)]
         values: tuple[Any, ...] = super().set_initial_training_values(args, dataloader)
-        if self._hides() and args.max_steps > 0:
-            return (args.max_steps, *values[1:])
-        return values
+        return (args.max_steps, *values[1:]) if args.max_steps > 0 else values
 
     # Trainer makes or loads the state of a training here, and works out the resumed epoch as if all were full.
     def _init_training_state(

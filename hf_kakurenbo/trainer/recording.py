@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..config import hiding_arguments, named_task
-from ..data import BatchIds
+from ..data import BatchIds, drop_ids, read_ids
 from ..hiding import HidingRun, SampleStatistics
 from ..hiding.statistics import Prediction
 from ..hiding.weighting import require_weighable, weighed_loss
 from ..integrations.trl import is_scored, last_outputs, scored_statistics
-from .state import Training
+from .state import Batch, Training
 from .task_detection import make_matcher
 
 
 def compute_recorded_loss(
     trainer: Any,
     training: Training,
-    ids: BatchIds,
     parent: Callable[..., Any],
     model: nn.Module,
     inputs: dict[str, Any],
@@ -30,10 +30,11 @@ def compute_recorded_loss(
 ) -> Tensor | tuple[Tensor, Any]:
     """The loss of a batch as `Trainer.compute_loss` gives it; beside it, the statistics of its samples are recorded.
 
+    A further pass over the same batch within its step, as adversarial training makes it, is not recorded.
+
     Args:
         trainer: the trainer.
-        training: the training under way.
-        ids: the samples of the batch.
+        training: the training under way, a batch of it going through the model.
         parent: `compute_loss` of the class after the mixin, bound to the trainer.
         model: the model.
         inputs: the batch, without ids.
@@ -41,6 +42,11 @@ def compute_recorded_loss(
         *args: what else `compute_loss` was called with.
         **kwargs: the same.
     """
+    assert training.batch is not None
+    ids = training.batch.ids
+    if training.batch.recorded:
+        return parent(model, inputs, return_outputs, *args, **kwargs)
+    training.batch.recorded = True
     batch = dict(inputs)  # the parent may take the labels out
     if training.fused_loss:
         with last_outputs(model) as outputs:
@@ -74,17 +80,95 @@ def measure(
     return training.matcher(outputs, batch, ids.samples.numel(), ids.of_tokens)
 
 
-def require_recorded(trainer: Any, training: Training) -> None:
-    """Check after a forward pass that its batch was recorded.
+@contextmanager
+def every_step_recorded(trainer: Any) -> Iterator[None]:
+    """Around `train`: whatever `training_step` the trainer has, each batch of the training loader is recorded once.
+
+    Both hooks are wrapped on the instance, from outside: a subclass may have one of its own that calls no other. A
+    `training_step` sees the ids in its batch; a `compute_loss`, which gives the batch to the model, does not.
+    """
+    step: Callable[..., Tensor] = trainer.training_step
+    loss_of: Callable[..., Any] = trainer.compute_loss
+    own = {name: vars(trainer)[name] for name in ("training_step", "compute_loss") if name in vars(trainer)}
+
+    def recorded_step(model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        training = _training_of_step(trainer)
+        if training.id_name not in inputs and training.run.epoch_finished:
+            return step(model, inputs, *args, **kwargs)  # a batch of somebody else's, between epochs
+        _require_its_turn(trainer, training, inputs)
+        training.roll_call.begin_step()
+        with recorded_batch(trainer, training, inputs):
+            loss = step(model, inputs, *args, **kwargs)
+        drop_ids(inputs, training.id_name)  # so that the same batch is known when it comes again
+        training.run.batches_done += 1
+        return loss
+
+    def loss_without_ids(model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        training = trainer._training
+        if training is not None and training.batch is not None:
+            drop_ids(inputs, training.id_name)
+        return loss_of(model, inputs, *args, **kwargs)
+
+    trainer.training_step, trainer.compute_loss = recorded_step, loss_without_ids
+    try:
+        yield
+    finally:
+        del trainer.training_step, trainer.compute_loss
+        vars(trainer).update(own)
+
+
+def _training_of_step(trainer: Any) -> Training:
+    training: Training | None = trainer._training
+    if training is None:
+        raise RuntimeError(
+            f"{type(trainer).__name__} trains without `Trainer._init_training_state`, where hiding begins: it has a "
+            "training loop of its own. Let its `_inner_training_loop` call `super()._inner_training_loop(...)`, or "
+            'set hiding_policy="none".'
+        )
+    return training
+
+
+def _require_its_turn(trainer: Any, training: Training, inputs: Any) -> None:
+    """Check that a batch is one of the epoch under way, without asking the device."""
+    run, name = training.run, type(trainer).__name__
+    if run.epoch_finished:
+        raise RuntimeError(
+            f"{name} trains on a batch outside the epochs that hiding begins: it has a `_run_epoch` of its own. Let it "
+            'call `super()._run_epoch(...)`, or set hiding_policy="none".'
+        )
+    if training.id_name not in inputs:
+        raise RuntimeError(
+            f"{name} trains on a batch without {training.id_name!r}, so it is not one of its training loader's, or "
+            "comes twice. Each batch of `super().get_train_dataloader()` has to reach `training_step` once and whole; "
+            'or set hiding_policy="none".'
+        )
+    if run.batches_done >= len(training.loader):
+        raise RuntimeError(
+            f"{name} trains on more batches in epoch {run.epoch} than the {len(training.loader)} of its training "
+            "loader: batches come twice. What iterates over the loader has to pass on each of them once; or set "
+            'hiding_policy="none".'
+        )
+
+
+@contextmanager
+def recorded_batch(trainer: Any, training: Training, inputs: Mapping[str, Any]) -> Iterator[None]:
+    """Around the forward pass of a batch that carries its ids.
 
     Raises:
-        RuntimeError: a subclass computes the loss past the mixin.
+        RuntimeError: the loss was computed past the mixin, so that nothing was recorded.
     """
-    if training.batch_ids is not None:
+    training.batch = batch = Batch(read_ids(inputs, training.id_name))
+    try:
+        yield
+    finally:
+        training.batch = None
+    if not batch.recorded:
         raise RuntimeError(
-            f"{type(trainer).__name__}.compute_loss does not call `super().compute_loss(...)`, where the samples' "
-            "losses are recorded. Call it, or put the override into a class that stands after KakurenboMixin: "
-            "`class MyTrainer(KakurenboMixin, TrainerWithMyLoss)`."
+            f"{type(trainer).__name__} computes the loss of a batch without `KakurenboMixin.compute_loss`, where the "
+            "samples' losses are recorded. Let its `compute_loss` call `super().compute_loss(...)`, and its "
+            "`training_step` call `self.compute_loss(...)`; or put the override into a class that stands after "
+            "KakurenboMixin: `class MyTrainer(KakurenboMixin, TrainerWithMyLoss)`; or set "
+            'hiding_policy="none".'
         )
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data import HiddenLoader, take_ids, untouched_random_state
+from ..data import HiddenLoader, untouched_random_state
 from ..distributed.collectives import world_size
 from ..hiding import forward_only
 from ..integrations.trl import metrics_set_aside
-from .recording import require_recorded
+from .recording import recorded_batch
 from .state import Training
 
 
@@ -43,8 +43,6 @@ def _measure(trainer: Any, training: Training, chosen: Tensor, epoch: int) -> No
     with untouched_random_state(trainer.args.device), forward_only(model), metrics_set_aside(trainer):
         for batch in training.hidden_loader.batches(chosen, epoch):
             inputs = trainer._prepare_inputs(batch)
-            training.batch_ids = take_ids(inputs, training.id_name)
-            with trainer.compute_loss_context_manager():
+            with recorded_batch(trainer, training, inputs), trainer.compute_loss_context_manager():
                 num_items = trainer._get_num_items_in_batch([inputs], trainer.args.device)
                 trainer.compute_loss(model, inputs, num_items_in_batch=num_items)
-            require_recorded(trainer, training)

@@ -45,16 +45,10 @@ def begin_training(
         The epoch with which to continue, and how many of its batches are done.
 
     Raises:
-        RuntimeError: the training loader was not made by `Trainer._get_dataloader`.
         ValueError: the checkpoint does not belong to this training.
     """
     if trainer.args.max_steps > 0:
         trainer.state.num_train_epochs = math.ceil(max_steps / num_update_steps_per_epoch)
-    if trainer._sampler is None:
-        raise RuntimeError(
-            f"{type(trainer).__name__} builds its training loader without `Trainer._get_dataloader`, so its samples "
-            'cannot be told apart. Let it call `super().get_train_dataloader()`, or set hiding_policy="none".'
-        )
     trainer._training = training = _make_training(trainer, policy)
     if resume_from_checkpoint is not None:
         position = _resume(trainer, training, resume_from_checkpoint, position)
@@ -64,12 +58,11 @@ def begin_training(
 
 
 def _make_training(trainer: Any, policy: HidingPolicy) -> Training:
-    args, options = trainer.args, hiding_arguments(trainer.args)
-    num_samples = len(trainer.train_dataset)
+    args, options, loader = trainer.args, hiding_arguments(trainer.args), trainer._loaders[0]
+    loader.begin()
     return Training(
-        run=HidingRun(num_samples, policy, args.device, options.lr_compensation, options.ledger_precision),
-        sampler=trainer._sampler,
-        id_name=options.sample_id_column,
+        run=HidingRun(loader.num_samples, policy, args.device, options.lr_compensation, options.ledger_precision),
+        training_loader=loader,
         label_names=list(dict.fromkeys([*trainer.label_names, "labels"])),
         statistics_function=resolve_statistics_function(options.statistics_fn),
         fused_loss=computes_fused_loss(type(trainer)),

@@ -10,6 +10,15 @@ from ..distributed.barrier import RollCall
 from ..hiding import HidingRun, StatisticsFunction
 from ..hiding.schedule import SchedulerStart
 from ..hiding.statistics import StatisticsMatcher
+from .dataloaders import TrainingLoader
+
+
+@dataclass
+class Batch:
+    """The batch that is going through the model."""
+
+    ids: BatchIds
+    recorded: bool = False
 
 
 @dataclass
@@ -17,8 +26,7 @@ class Training:
     """The state of one training with hiding, beside what `Trainer` keeps of it."""
 
     run: HidingRun
-    sampler: VisibleSampler | SampleStream
-    id_name: str
+    training_loader: TrainingLoader
     label_names: list[str]
     statistics_function: StatisticsFunction | None
     fused_loss: bool
@@ -28,9 +36,23 @@ class Training:
     dropped: int = 0
     scheduler_start: SchedulerStart | None = None
     batches_changed: bool = False
-    batch_ids: BatchIds | None = None
-    loader: Any = None
+    batch: Batch | None = None
     hidden_loader: HiddenLoader | None = None
     generators_at_end: str | None = None
     epochs_hidden: int = 0
     cost_is_told: bool = False
+
+    @property
+    def loader(self) -> Any:
+        """The loader of the visible samples, as Accelerate prepared it."""
+        return self.training_loader.loader
+
+    @property
+    def sampler(self) -> VisibleSampler | SampleStream:
+        """What it is over."""
+        return self.training_loader.sampler
+
+    @property
+    def id_name(self) -> str:
+        """The entry of a batch with the ids of its samples."""
+        return self.training_loader.collator.id_name
