@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 
 from ..distributed.collectives import digest, from_rank_0, rank, world_size
 from .random_state import RandomState, untouched_random_state
@@ -52,6 +52,7 @@ class VisibleSampler(Sampler[int]):
         before the epoch begins. The order with the repetitions is shuffled once more."""
         self._hidden: np.ndarray | None = None
         self._order: np.ndarray | None = None
+        self._whole: np.ndarray | None = None
         self._dropped = 0
 
     def begin_epoch(
@@ -73,7 +74,7 @@ class VisibleSampler(Sampler[int]):
             dropped: leave out so many at the start of the order, trained on before in batches of another size.
         """
         self.epoch, self._dropped = epoch, dropped
-        self.random_state, self._order = None, None
+        self.random_state, self._order, self._whole = None, None, None
         self._hidden = hidden.numpy().copy() if bool(hidden.any()) or self.repeats is not None else None
         if random_state is None and self._hidden is None:
             return
@@ -89,11 +90,25 @@ class VisibleSampler(Sampler[int]):
     def hide_nothing(self) -> None:
         """Start anew, with all samples visible."""
         self.epoch, self._dropped, self.repeats = 0, 0, None
-        self.random_state, self._order, self._hidden = None, None, None
+        self.random_state, self._order, self._whole, self._hidden = None, None, None, None
 
     def hide_less(self, hidden: Tensor) -> None:
         """Leave out other samples in the epoch that was begun; the rest stays in its order."""
+        if self._whole is not None:
+            self._hidden = hidden.numpy().copy()
+            self._order = self._visible(self._whole.copy())
+            return
         self.begin_epoch(self.epoch, hidden, self.random_state, dropped=self._dropped)
+
+    def draws(self) -> np.ndarray | None:
+        """How often each sample would come in the epoch with nothing hidden, (N,) integers; None for each once.
+
+        None too as long as the order is not drawn, since nothing is hidden.
+        """
+        if self._whole is None or self._hidden is None:
+            return None
+        counts = np.bincount(self._whole, minlength=len(self._hidden))
+        return None if len(self._whole) == len(counts) and counts.max(initial=0) <= 1 else counts
 
     @property
     def samples(self) -> int:
@@ -140,19 +155,27 @@ class VisibleSampler(Sampler[int]):
         return len(self._order if self._order is not None else self._draw())
 
     def __iter__(self) -> Iterator[int]:
-        yield from in_chunks(self._order if self._order is not None else self._draw())
+        order = self._order if self._order is not None else self._draw()
+        self._whole = None  # what the epoch hides is settled
+        yield from in_chunks(order)
 
     def _draw(self) -> np.ndarray:
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(self.epoch)
         self.random_state = RandomState.capture()
         order = _whole_order(self.sampler)
+        # Another draw need not be the same, but of those that are made here.
+        if self._hidden is not None and not _draws_each_once(self.sampler):
+            self._whole = order.copy()
+        self._order = self._visible(order)
+        return self._order
+
+    def _visible(self, order: np.ndarray) -> np.ndarray:
         if self._hidden is not None:
             order = _without(order, self._hidden)
         if self.repeats is not None:
             order = _repeated(order, self.repeats.numpy(), self.epoch)
-        self._order = order[self._dropped :]
-        return self._order
+        return order[self._dropped :]
 
 
 class HiddenSampler(Sampler[int]):
@@ -179,10 +202,16 @@ class HiddenSampler(Sampler[int]):
             yield from (np.flatnonzero(hidden[start : start + _CHUNK]) + start).tolist()
 
 
+def _draws_each_once(sampler: Any) -> bool:
+    """Whether a sampler is known to draw each sample once, the same way whenever it is asked."""
+    is_random = type(sampler) is SeedableRandomSampler and not sampler.replacement
+    return (is_random or type(sampler) is SequentialSampler) and len(sampler) == len(sampler.data_source)
+
+
 def _whole_order(sampler: Any) -> np.ndarray:
     """What a sampler yields, as an array of integers."""
-    is_random = type(sampler) is SeedableRandomSampler and not sampler.replacement
-    if is_random and len(sampler) == len(sampler.data_source) and _MANY <= len(sampler) < 2**31:
+    is_random = type(sampler) is SeedableRandomSampler and _draws_each_once(sampler)
+    if is_random and _MANY <= len(sampler) < 2**31:
         return _permutation(sampler)
     return np.fromiter(sampler, dtype=np.int64)
 
@@ -199,7 +228,7 @@ def _permutation(sampler: SeedableRandomSampler) -> np.ndarray:
 
 
 def _without(order: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """An order less the hidden ids, in the memory of the whole one."""
+    """An order less the hidden ids, in its memory."""
     end = 0
     for start in range(0, len(order), _CHUNK):
         ids = order[start : start + _CHUNK]

@@ -209,6 +209,9 @@ class SampleStream(IterableDataset[Any]):
         """None: see `require_distinct`."""
         return None
 
+    def draws(self) -> None:
+        """None: each sample comes once."""
+
     def digest(self) -> int:
         """0: the order is not known before the samples are made."""
         return 0

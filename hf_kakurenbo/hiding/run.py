@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,22 +83,35 @@ class HidingRun:
         self.samples_this_session = 0
         self.selection_seconds = 0.0
         self.refresh_seconds = 0.0
-        self._samples, self._full_samples = num_samples, num_samples
+        self._draws: tuple[int, int] | None = None
         self._measured_before = 0
+        self._progress = 0.0
         self._training_seconds = 0.0
         self._training_since: float | None = None
 
     @property
     def visible_samples(self) -> int:
-        """How many samples this epoch trains on."""
-        return len(self.ledger) - self.ledger.num_hidden
+        """How many samples this epoch trains on, one that is drawn twice counted twice."""
+        return self._draws[0] if self._draws is not None else len(self.ledger) - self.ledger.num_hidden
+
+    @property
+    def full_samples(self) -> int:
+        """How many it would train on with nothing hidden: N, unless the sampler draws more or fewer."""
+        return self._draws[1] if self._draws is not None else len(self.ledger)
+
+    @property
+    def hidden_fraction(self) -> float:
+        """F*_e: the fraction of the epoch's draws that is hidden."""
+        if self.repeats is not None:  # some are drawn more often for what is hidden
+            return self.ledger.num_hidden / len(self.ledger)
+        return 1 - self.visible_samples / self.full_samples if self.full_samples else 0.0
 
     @property
     def lr_scale(self) -> float:
         """By how much this epoch's learning rate is multiplied: 1 where weights stand for what is hidden."""
         if not self.compensate_learning_rate or self.weights is not None or self.repeats is not None:
             return 1.0
-        return compensated_learning_rate_scale(len(self.ledger), self.ledger.num_hidden)
+        return compensated_learning_rate_scale(self.full_samples, self.full_samples - self.visible_samples)
 
     def weights_of(self, ids: Tensor) -> Tensor | None:
         """By how much the gradients of some samples, (B,) integers, count in this epoch: (B,); None for each by 1."""
@@ -119,7 +133,8 @@ class HidingRun:
         self.epoch, self.epoch_finished, self.batches_done = epoch, False, 0
         self.candidates = selection.candidates
         self.weights, self.repeats = selection.weights, selection.repeats
-        self._measured_before = 0
+        self._measured_before, self._draws = 0, None
+        self._progress = progress
         self.training_seconds, self.refresh_seconds = 0.0, 0.0
         self.selection_seconds = time.perf_counter() - started
         self.start_clock()
@@ -127,7 +142,33 @@ class HidingRun:
     def hide_nothing(self) -> None:
         """Take the epoch's selection back, before its first batch."""
         self.ledger.unhide()
-        self.weights = self.repeats = None
+        self.weights = self.repeats = self._draws = None
+
+    def keep_to_draws(self, draws: np.ndarray) -> None:
+        """Hold the fraction hidden to what the sampler draws, where it does not draw each sample once.
+
+        Samples that the epoch does not draw are not hidden in it. Of the others, those of highest loss move back (then
+        those of highest id) until no more of the draws is hidden than the policy may hide.
+
+        Args:
+            draws: (N,) integers, how often each sample is drawn with nothing hidden.
+        """
+        most = self.policy.most_hidden(int(draws.sum()), self.epoch, self._progress)
+        ids = self.ledger.hidden_ids
+        loss = np.nan_to_num(self.ledger.loss_at(ids.numpy()), nan=np.inf)
+        ids = ids[np.argsort(loss, kind="stable")]
+        counts = draws[ids.numpy()]
+        keeps = (counts > 0) & (np.cumsum(counts) <= most)
+        self.ledger.unhide(ids[~keeps])
+
+    def count_draws(self, samples: int, full_samples: int) -> None:
+        """Go by what the sampler draws, in the learning rate, the log and the times.
+
+        Args:
+            samples: how many samples the epoch trains on.
+            full_samples: how many it would train on with nothing hidden.
+        """
+        self._draws = samples, full_samples
 
     def move_back_one(self) -> None:
         """Show one more sample in this epoch: of the hidden ones, that of the highest loss (then of the lowest id)."""
@@ -145,15 +186,8 @@ class HidingRun:
     def training_seconds(self, seconds: float) -> None:
         self._training_seconds, self._training_since = seconds, None
 
-    def start_clock(self, samples: int | None = None, full_samples: int | None = None) -> None:
-        """Training begins, or goes on, now; `begin_epoch` has said so already where nothing comes in between.
-
-        Args:
-            samples: how many samples the epoch trains on; by default all that are visible.
-            full_samples: how many it would train on with nothing hidden; by default N.
-        """
-        self._samples = self.visible_samples if samples is None else samples
-        self._full_samples = len(self.ledger) if full_samples is None else full_samples
+    def start_clock(self) -> None:
+        """Training begins, or continues, now; `begin_epoch` has said so already where nothing comes in between."""
         self._training_since = time.perf_counter()
 
     @contextmanager
@@ -189,12 +223,12 @@ class HidingRun:
         measured = self.recorder.merge_into(self.ledger, seen)
         if seen is not None and observes:
             self.policy.observe(self.ledger, seen.numpy(), self.epoch)
-        trained = min(measured, self._samples)
+        trained = min(measured, self.visible_samples)
         self.epoch_finished = True
         self.trained_samples += trained
-        self.samples_this_session += trained - min(self._measured_before, self._samples)
+        self.samples_this_session += trained - min(self._measured_before, self.visible_samples)
         if trained:
-            left_out = self._full_samples / self._samples - 1  # for each sample trained on
+            left_out = self.full_samples / self.visible_samples - 1  # for each sample trained on
             self.time_saved += left_out * self.training_seconds - self.selection_seconds
         return measured
 
@@ -238,7 +272,7 @@ class HidingRun:
         """The figures of the epoch for the log."""
         hidden = self.ledger.num_hidden
         return {
-            "kakurenbo/hidden_fraction": hidden / len(self.ledger),
+            "kakurenbo/hidden_fraction": self.hidden_fraction,
             "kakurenbo/candidates": self.candidates,
             "kakurenbo/moved_back": self.candidates - hidden,
             "kakurenbo/visible_samples": self.visible_samples,

@@ -65,7 +65,7 @@ def run_epoch(trainer: Any, training: Training, parent: Callable[..., None], **f
     # A checkpoint of an epoch's, or the training's, last update leaves only the end of the epoch to be done.
     complete = trainer.state.global_step >= trainer.state.max_steps
     training.generators_at_end = checkpoint if continues and (complete or batches_done == batches) else None
-    training.run.start_clock(training.sampler.samples, training.sampler.full_samples)
+    training.run.start_clock()
     parent(
         **{
             **figures,
@@ -94,6 +94,10 @@ def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int
     training.dropped = training.dropped if continues else 0
     _hand_over_repeats(run, sampler)
     sampler.begin_epoch(epoch, run.ledger.hidden, random_state, batches_done, training.dropped)
+    draws = sampler.draws()
+    if draws is not None and not continues:
+        run.keep_to_draws(draws)
+        sampler.hide_less(run.ledger.hidden)
     # What a resumed epoch hides was settled when it began.
     while not continues and _leaves_a_batch_of_one(trainer, training):
         run.move_back_one()
@@ -104,6 +108,7 @@ def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int
         _hand_over_repeats(run, sampler)
         sampler.hide_less(run.ledger.hidden)
     batches = len(training.loader)
+    run.count_draws(sampler.samples, sampler.full_samples)
     require_agreement({"batches": batches, "digest of the order": sampler.digest()}, trainer.args.device, moment)
     return batches
 
@@ -169,8 +174,8 @@ def end_epoch(trainer: Any, training: Training) -> None:
     measured = run.finish_epoch(seen)
     _require_visible(training, measured, seen)
     if run.epoch == 0:
-        looked_at_all = hiding_arguments(trainer.args).initial_pass
-        _warn_of_samples_without_a_loss(run.ledger, len(run.ledger) if looked_at_all else measured)
+        measured_all = hiding_arguments(trainer.args).initial_pass
+        _warn_of_samples_without_a_loss(run.ledger, torch.ones_like(seen) if measured_all else seen)
     if training.generators_at_end is not None:
         trainer._load_rng_state(training.generators_at_end)
     if not any_rank(_stops(trainer), trainer.args.device) and run.wants_refresh():
@@ -220,8 +225,8 @@ def _stops(trainer: Any) -> bool:
     return trainer.control.should_training_stop or trainer.state.global_step >= trainer.state.max_steps
 
 
-def _warn_of_samples_without_a_loss(ledger: SampleLedger, measured: int) -> None:
-    without = ledger.num_without_loss - max(len(ledger) - measured, 0)
+def _warn_of_samples_without_a_loss(ledger: SampleLedger, measured: Tensor) -> None:
+    without = ledger.num_without_loss - int((~measured).count_nonzero())
     if without > 0:
         logger.warning(
             "%d of the %d samples have no finite loss after the first epoch, and are not hidden before they have "

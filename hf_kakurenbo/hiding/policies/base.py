@@ -60,6 +60,19 @@ class HidingPolicy(ABC):
     def wants_refresh(self, epoch: int) -> bool:
         """Whether the samples hidden in this epoch are looked at, forward only, at its end."""
 
+    def most_hidden(self, draws: int, epoch: int, progress: float) -> int:
+        """The most of an epoch's draws that may be hidden, where a sampler does not draw each sample once.
+
+        Args:
+            draws: how many samples the sampler draws in the epoch, one that comes twice counted twice.
+            epoch: its index, from 0.
+            progress: the fraction of the training already done, in [0, 1).
+
+        Returns:
+            0..`draws`; all of them, unless the policy has a limit.
+        """
+        return draws
+
     def to_refresh(self, ledger: SampleLedger, epoch: int) -> Tensor | None:
         """Which of the hidden samples a refresh at the end of this epoch looks at; the others keep their figures.
 

@@ -68,6 +68,10 @@ class ForgettingPolicy(HidingPolicy):
         hidden |= draw_without_replacement(ledger, rank == last, ties, generator(self.seed, epoch))
         return Selection(torch.from_numpy(hidden), count)
 
+    def most_hidden(self, draws: int, epoch: int, progress: float) -> int:
+        """⌊F_e · draws⌋."""
+        return self.fraction.count(draws, epoch, progress)
+
     def wants_refresh(self, epoch: int) -> bool:
         """Only online: what was pruned for good is not looked at again."""
         return self.online

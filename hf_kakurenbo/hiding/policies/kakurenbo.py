@@ -111,6 +111,10 @@ class KakurenboPolicy(HidingPolicy):
             hidden &= self._streak < self.max_consecutive_hidden
         return Selection(torch.from_numpy(hidden), num_candidates)
 
+    def most_hidden(self, draws: int, epoch: int, progress: float) -> int:
+        """⌊F_e · draws⌋."""
+        return self.maximum_fraction.count(draws, epoch, progress)
+
     def wants_refresh(self, epoch: int) -> bool:
         """At the end of every `refresh_interval`-th epoch."""
         return is_due(epoch, self.refresh_interval)

@@ -49,6 +49,10 @@ class RandomPolicy(HidingPolicy):
         hidden = draw_without_replacement(ledger, None, count, generator(self.seed, epoch))
         return Selection(torch.from_numpy(hidden), count)
 
+    def most_hidden(self, draws: int, epoch: int, progress: float) -> int:
+        """⌊F_e · draws⌋."""
+        return self.fraction.count(draws, epoch, progress)
+
     def wants_refresh(self, epoch: int) -> bool:
         """Never: nobody would read the figures."""
         return False

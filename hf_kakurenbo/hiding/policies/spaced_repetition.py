@@ -89,12 +89,16 @@ class SpacedRepetitionPolicy(HidingPolicy):
             self._wake_the_forgotten(ledger)
         hidden = self._rest > 0
         resting = int(np.count_nonzero(hidden))
-        most = math.floor(Fraction(str(self.max_resting_fraction)) * len(ledger))
+        most = self.most_hidden(len(ledger), epoch, progress)
         if resting > most:
             hidden = draw_without_replacement(ledger, hidden, most, generator(self.seed, epoch))
         if hidden.all():
             hidden[:] = False
         return Selection(torch.from_numpy(hidden), resting)
+
+    def most_hidden(self, draws: int, epoch: int, progress: float) -> int:
+        """The fraction of them that may rest, rounded down."""
+        return math.floor(Fraction(str(self.max_resting_fraction)) * draws)
 
     def wants_refresh(self, epoch: int) -> bool:
         """Never, unless it `refreshes`: a sample is asked when it is due."""
