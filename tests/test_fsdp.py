@@ -82,8 +82,8 @@ def outcome(output_dir, trainer, options, resume_from_checkpoint=None):
 
 def test_sharded_weights_hide_what_whole_copies_do(tmp_path):
     options = {"num_train_epochs": 6, "gradient_accumulation_steps": 2}
-    whole = run_ranks(2, outcome, tmp_path / "whole", KakurenboTrainer, options, timeout=60)
-    sharded = run_ranks(2, outcome, tmp_path / "sharded", Sharded, options, timeout=60)
+    whole = run_ranks(2, outcome, tmp_path / "whole", KakurenboTrainer, options)
+    sharded = run_ranks(2, outcome, tmp_path / "sharded", Sharded, options)
     assert sum(int(hidden.sum()) for hidden in whole[0]["hidden"]) > 50, "too little was hidden to compare"
     for rank in range(2):
         assert all(sharded[rank]["sharded"]), "the weights were not sharded"
@@ -105,7 +105,7 @@ def test_every_rank_makes_as_many_forward_passes_in_the_refresh(tmp_path, count)
         "hiding_policy": "first_ids",
         "max_hidden_fraction": (count + 0.5) / (64 + count),
     }
-    ranks = run_ranks(2, outcome, tmp_path, Sharded, options, timeout=60)
+    ranks = run_ranks(2, outcome, tmp_path, Sharded, options)
     assert ranks[0]["calls"] == ranks[1]["calls"]
     # One refresh, after the second of three epochs, in batches of 8 on each of 2 ranks.
     assert ranks[0]["calls"]["refresh"] == -(-count // 16)
@@ -117,7 +117,7 @@ def test_every_rank_makes_as_many_forward_passes_in_the_refresh(tmp_path, count)
 def test_a_sharded_training_goes_on_from_a_checkpoint(tmp_path):
     skip_where_ranks_cannot_resume()
     options = {"num_train_epochs": 4, "hiding_policy": "first_ids", "save_strategy": "epoch"}
-    whole = run_ranks(2, outcome, tmp_path, Sharded, options, timeout=60)
+    whole = run_ranks(2, outcome, tmp_path, Sharded, options)
     step = 13 + len(whole[0]["losses"][13:]) // 3
     resumed = run_ranks(2, outcome, tmp_path / "resumed", Sharded, options, str(tmp_path / f"checkpoint-{step}"))
     for rank in range(2):

@@ -84,7 +84,8 @@ def test_padding_is_not_counted(clock):
 def test_a_sampler_of_part_of_the_samples(clock):
     run = make_run()
     run.begin_epoch(0, 0.0)
-    run.start_clock(samples=40, full_samples=60)
+    run.count_draws(40, 60)
+    run.start_clock()
     record(run, torch.arange(40))
     clock.now += 8
     run.finish_epoch()

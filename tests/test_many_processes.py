@@ -107,7 +107,7 @@ CASES = {
 
 
 def test_another_training_on_one_rank_is_told_on_every_rank_at_the_start(tmp_path):
-    first, second = run_ranks(2, messages, tmp_path, list(CASES.values()), timeout=60)
+    first, second = run_ranks(2, messages, tmp_path, list(CASES.values()))
     assert first == second
     for message, part in zip(first, CASES, strict=True):
         assert f"The ranks have not been given the same training. {part}" in message
@@ -128,7 +128,7 @@ def resume(output_dir, missing):
 
 @pytest.mark.parametrize("missing", [pytest.param(True, marks=pytest.mark.wide), False])
 def test_a_checkpoint_that_one_rank_cannot_see_is_told_on_every_rank(tmp_path, missing):
-    first, second = run_ranks(2, resume, tmp_path, missing, timeout=60)
+    first, second = run_ranks(2, resume, tmp_path, missing)
     assert first == second
     assert "resumed from: checkpoint-3 on rank 0, " in first
     assert ("True on rank 1" if missing else "was not written to its end") in first
@@ -145,4 +145,4 @@ def fingerprints(output_dir):
 
 @pytest.mark.wide
 def test_another_fingerprint_of_the_same_rows_is_no_difference(tmp_path):
-    assert run_ranks(2, fingerprints, tmp_path, timeout=60) == ["0", "1"]
+    assert run_ranks(2, fingerprints, tmp_path) == ["0", "1"]

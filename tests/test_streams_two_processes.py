@@ -48,7 +48,7 @@ def dispatches(kind, way):
 @pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
 def test_each_visible_sample_once_in_the_order_of_one_process(tmp_path, kind, way):
     one = one_process(tmp_path, kind, **SHARE)
-    two = run_ranks(2, outcome, tmp_path / "two", kind, options_of(kind, way, **SHARE), timeout=60)
+    two = run_ranks(2, outcome, tmp_path / "two", kind, options_of(kind, way, **SHARE))
     count = KINDS[kind][1]
     filled = 0
     for epoch, batches in one["batches"].items():
@@ -93,7 +93,7 @@ def test_two_processes_hide_what_one_does(tmp_path, kind, way):
     model = {"model": LinearClassifier} if kind == "with ids" else {}
     options = {"dataloader_drop_last": True, "num_train_epochs": 6, "learning_rate": 0.1, **model}
     one = one_process(tmp_path, kind, **options)
-    two = run_ranks(2, outcome, tmp_path / "two", kind, options_of(kind, way, **options), timeout=60)
+    two = run_ranks(2, outcome, tmp_path / "two", kind, options_of(kind, way, **options))
     assert sum(int(hidden.sum()) for hidden in one["hidden"]) > 50, "too little was hidden to compare"
     assert same_tensors(two[0]["ledger"], two[1]["ledger"])
     if kind == "of images":
@@ -110,8 +110,8 @@ def test_two_processes_hide_what_one_does(tmp_path, kind, way):
 @pytest.mark.parametrize("way", ["default", "not dispatched"])
 def test_workers_change_nothing(tmp_path, way):
     options = options_of("with ids", way, **{**SHARE, "num_train_epochs": 2})
-    none = run_ranks(2, outcome, tmp_path / "none", "with ids", options, timeout=60)
-    some = run_ranks(2, outcome, tmp_path / "some", "with ids", {**options, "dataloader_num_workers": 2}, timeout=60)
+    none = run_ranks(2, outcome, tmp_path / "none", "with ids", options)
+    some = run_ranks(2, outcome, tmp_path / "some", "with ids", {**options, "dataloader_num_workers": 2})
     for rank in range(2):
         assert some[rank]["batches"] == none[rank]["batches"]
         assert sorted(some[rank]["made"]) == sorted(none[rank]["made"])
@@ -132,7 +132,7 @@ def test_resumed_is_never_interrupted(tmp_path, kind, way):
     skip_where_ranks_cannot_resume()
     saving = {"save_strategy": "steps", "save_steps": 4}
     options = options_of(kind, way, **SHARE, **saving)
-    whole = run_ranks(2, outcome, tmp_path, kind, options, timeout=60)
+    whole = run_ranks(2, outcome, tmp_path, kind, options)
     assert whole[0]["losses"][-1]["step"] > 2 * len(whole[0]["batches"][1])
     steps = sorted(int(folder.name.split("-")[1]) for folder in tmp_path.glob("checkpoint-*"))
     ends = set(itertools.accumulate(map(len, whole[0]["batches"].values())))
@@ -167,16 +167,16 @@ def message_of(output_dir, seed, dispatch):
 
 
 def test_another_order_on_each_rank_is_told_after_an_epoch(tmp_path):
-    messages = run_ranks(2, message_of, tmp_path, None, False, timeout=60)
+    messages = run_ranks(2, message_of, tmp_path, None, False)
     assert messages[0] == messages[1]
     assert "In epoch 0 of the stream" in messages[0]
     assert "samples were trained on instead of 203: some came twice" in messages[0]
     assert "give `shuffle` a seed (`stream.shuffle(seed=0)`)" in messages[0]
-    assert run_ranks(2, message_of, tmp_path, 3, False, timeout=60) == [None, None]
+    assert run_ranks(2, message_of, tmp_path, 3, False) == [None, None]
 
 
 def test_another_order_does_no_harm_where_one_rank_reads(tmp_path):
-    assert run_ranks(2, message_of, tmp_path, None, None, timeout=60) == [None, None]
+    assert run_ranks(2, message_of, tmp_path, None, None) == [None, None]
 
 
 def train_on_too_few(output_dir, dispatch):
@@ -188,4 +188,4 @@ def train_on_too_few(output_dir, dispatch):
 @pytest.mark.parametrize("dispatch", [None, False])
 def test_a_stream_that_ends_early_stops_all_ranks(tmp_path, dispatch):
     with pytest.raises(AssertionError, match=r"The stream ended after 90 of its 100 samples"):
-        run_ranks(2, train_on_too_few, tmp_path, dispatch, timeout=60)
+        run_ranks(2, train_on_too_few, tmp_path, dispatch)

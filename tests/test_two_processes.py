@@ -225,14 +225,14 @@ def test_the_refresh_does_not_hang(tmp_path, count, even_batches):
         "max_hidden_fraction": (count + 0.5) / (208 + count),
         "hiding_warmup_epochs": 0,
     }
-    ranks = run_ranks(2, outcome, tmp_path, KakurenboTrainer, options, timeout=60)
+    ranks = run_ranks(2, outcome, tmp_path, KakurenboTrainer, options)
     for rank in ranks:
         assert [entry["kakurenbo/visible_samples"] for entry in rank["epochs"]] == [208 + count, 208, 208]
     assert same_tensors(ranks[0]["ledger"], ranks[1]["ledger"])
 
 
 def test_a_disagreement_raises_on_every_rank(tmp_path):
-    messages = run_ranks(2, error, tmp_path, {"hiding_policy": "rank_dependent"}, timeout=60)
+    messages = run_ranks(2, error, tmp_path, {"hiding_policy": "rank_dependent"})
     assert messages[0] == messages[1]
     assert "drifted apart before epoch 1" in messages[0]
     assert "digest of the visible set" in messages[0]
@@ -247,12 +247,12 @@ class RankDependentOrder(KakurenboTrainer):
 
 def test_another_order_raises_on_every_rank(tmp_path):
     options = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3}
-    messages = run_ranks(2, error, tmp_path, options, RankDependentOrder, timeout=60)
+    messages = run_ranks(2, error, tmp_path, options, RankDependentOrder)
     assert messages[0] == messages[1]
     assert "drifted apart before epoch 1. digest of the order" in messages[0]
 
 
 def test_uneven_batches_are_refused_at_construction(tmp_path):
-    for message in run_ranks(2, refusal, tmp_path, {"accelerator_config": {"even_batches": False}}, timeout=60):
+    for message in run_ranks(2, refusal, tmp_path, {"accelerator_config": {"even_batches": False}}):
         assert "even_batches=False without dataloader_drop_last" in message
         assert "set dataloader_drop_last=True" in message
