@@ -96,6 +96,8 @@ def digest(values: np.ndarray) -> int:
 
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether a flag is set on any rank; the same answer on every rank."""
+    if world_size() == 1:
+        return flag  # without a device that would have to be waited for
     return bool(torch.cat(gather_rows(torch.tensor([flag], device=device))).any())
 
 
