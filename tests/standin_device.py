@@ -134,7 +134,10 @@ class StandIn(TorchDispatchMode):
         events: what happened, in order.
         phase: what is noted in each event as its moment.
         rng_state: of the device's generator.
+        entered: the one that is entered.
     """
+
+    entered: StandIn | None = None
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -149,16 +152,12 @@ class StandIn(TorchDispatchMode):
         chosen = [event for event in self.events if event.kind == kind]
         return [event for event in chosen if all(getattr(event, name) == value for name, value in attributes.items())]
 
-    def module(self) -> SimpleNamespace:
-        """What `torch.cuda` is to CUDA, for the functions of PyTorch that look for it."""
-        return SimpleNamespace(
-            device_count=lambda: 2,
-            get_rng_state=lambda device=None: self.rng_state.clone(),
-            set_rng_state=lambda state, device=None: setattr(self, "rng_state", state.clone()),
-            synchronize=lambda device=None: self._wait("synchronize"),
-        )
+    def synchronize(self) -> None:
+        """Wait until everything is done."""
+        self._wait("synchronize")
 
     def __enter__(self) -> StandIn:
+        StandIn.entered = self
         # Else `torch.tensor(..., device=...)` goes to the device past every mode, as FakeTensorMode has it too.
         self._lifted_only = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)
@@ -167,6 +166,7 @@ class StandIn(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         torch._C._set_only_lift_cpu_tensors(self._lifted_only)
         super().__exit__(*error)
+        StandIn.entered = None
 
     # ---- Operators ----
 
@@ -299,6 +299,15 @@ class StandIn(TorchDispatchMode):
     def _note_copy(self, operator: str, direction: str, tensor: Tensor, waits: bool) -> None:
         nbytes = tensor.numel() * tensor.element_size()
         self._note("copy", operator, direction=direction, nbytes=nbytes, dtype=tensor.dtype, waits=waits)
+
+
+# What `torch.cuda` is to CUDA. PyTorch asks for it once in a process.
+MODULE = SimpleNamespace(
+    device_count=lambda: 2,
+    get_rng_state=lambda device=None: StandIn.entered.rng_state.clone(),
+    set_rng_state=lambda state, device=None: setattr(StandIn.entered, "rng_state", state.clone()),
+    synchronize=lambda device=None: StandIn.entered.synchronize(),
+)
 
 
 def _whole(device: Any) -> torch.device:

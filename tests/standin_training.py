@@ -11,7 +11,7 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers import TrainerCallback
 
-from standin_device import DEVICE, PACKAGE, Event, OnDevice, StandIn
+from standin_device import DEVICE, MODULE, PACKAGE, Event, OnDevice, StandIn
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def standin() -> Iterator[StandIn]:
         # The way of Accelerate and Trainer to a device that they do not know, where there is no other one.
         patch.setenv("ACCELERATE_TORCH_DEVICE", str(DEVICE))
         patch.setattr(torch.cuda, "is_available", lambda: False)
-        patch.setattr(torch, DEVICE.type, device.module(), raising=False)
+        patch.setattr(torch, DEVICE.type, MODULE, raising=False)
         try:
             with device:
                 yield device
@@ -86,6 +86,11 @@ def before_first_step(device: StandIn, epoch: int) -> list[Event]:
 def read_back(events: list[Event]) -> list[Event]:
     """Where the host reads what the device computes: it waits until all that was asked for before is done."""
     return [event for event in events if event.kind == "sync" or event.direction == "to host"]
+
+
+def waiting_for(events: list[Event]) -> list[Event]:
+    """Where the host waits for the device: what is read back, and copies to the device that block."""
+    return [event for event in events if event.waits]
 
 
 def sent(events: list[Event]) -> list[Event]:

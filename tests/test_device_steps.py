@@ -16,7 +16,7 @@ import task_toy
 from hf_kakurenbo.hiding.recorder import Recorder
 from hf_kakurenbo.hiding.statistics import tokens
 from standin_device import report
-from standin_training import at_end, before_first_step, own, read_back, sent, steps, train_on_standin
+from standin_training import at_end, before_first_step, own, read_back, sent, steps, train_on_standin, waiting_for
 from stream_toy import streamed
 from toy import NUM_CLASSES, NUM_SAMPLES, LinearClassifier, make_trainer, samples
 
@@ -107,11 +107,11 @@ def test_a_step_waits_for_nothing_and_takes_few_kernels(tmp_path, monkeypatch, n
     trainer, device = train_on_standin(TRAININGS[name], tmp_path / "device", plain=False, **OPTIONS)
     plain, hiding = steps_of_trainer(name), steps(device)
     # In each step as much as Trainer, and beside it one small copy to the device: the ids, with the rest of the batch.
-    (waits,) = {len([event for event in step if event.waits]) for step in plain}
+    (waits,) = {len(waiting_for(step)) for step in plain}
     (copies,) = {len(sent(step)) for step in plain}
     few = max(len(kernels(step)) for step in plain) + (WAITING if waiting else AT_ONCE)[name]
     for step in hiding:
-        assert len([event for event in step if event.waits]) == waits, report(step)
+        assert len(waiting_for(step)) == waits, report(waiting_for(step))
         assert len(sent(step)) == copies + 1, report(sent(step))
         assert len(kernels(step)) <= few, report(own(step))
     _require_that_only_statistics_are_read_back(trainer, device)

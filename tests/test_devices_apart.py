@@ -1,0 +1,190 @@
+"""Tensors that come from another device than expected, and what stays on the device: nothing mixes, nothing is lost."""
+
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+from transformers import Trainer, TrainerCallback
+
+from hf_kakurenbo import SampleStatistics
+from hf_kakurenbo.hiding.pending import PendingMeasurements
+from hf_kakurenbo.hiding.recorder import Recorder
+from hf_kakurenbo.integrations.trl import last_outputs
+from standin_device import DEVICE, OTHER_DEVICE, OnDevice, report
+from standin_training import sent, standin, steps, train_on_standin
+from toy import LinearClassifier, losses, make_trainer, samples, trained
+
+FEW = {"dataset": samples(60), "num_train_epochs": 2, "per_device_train_batch_size": 8}
+INITIAL_PASS = {"initial_pass": True, "hiding_warmup_epochs": 0}
+HIDING = {**INITIAL_PASS, "move_back": False}
+WEIGHING = {**INITIAL_PASS, "hiding_policy": "infobatch"}
+
+
+@pytest.fixture
+def device():
+    with standin() as entered:
+        yield entered
+
+
+# ---- A training ----
+
+
+def test_batches_that_are_waited_for_bring_one_more_copy_along(tmp_path):
+    """By default Trainer waits for every column of a batch; so it does for the ids, 8 bytes a sample."""
+    options = {**FEW, "model": LinearClassifier}
+    plain = steps(train_on_standin(make_trainer, tmp_path / "plain", Trainer, **options)[1])
+    hiding = steps(train_on_standin(make_trainer, tmp_path / "hiding", **options, **HIDING)[1])
+    (columns,) = {len(sent(step)) for step in plain}
+    for step in hiding:
+        copies = sent(step)
+        assert len(copies) == columns + 1, report(copies)
+        assert all(copy.waits for copy in copies)
+        assert [copy.nbytes // 8 for copy in copies if copy.dtype == torch.int64] == [copies[0].nbytes // 64] * 2
+
+
+class NoisyClassifier(LinearClassifier):
+    """Draws random numbers on the device, in evaluation mode too."""
+
+    def forward(self, x, labels):
+        return super().forward(x + 0.1 * torch.randn_like(x), labels)
+
+
+def test_with_nothing_hidden_the_devices_random_numbers_are_trainers(tmp_path):
+    options = {**FEW, "logging_steps": 1, "model": NoisyClassifier}
+    plain, of_trainer = train_on_standin(make_trainer, tmp_path / "plain", Trainer, **options)
+    looked, of_hiding = train_on_standin(
+        make_trainer, tmp_path / "looked", max_hidden_fraction=0.0, **INITIAL_PASS, **options
+    )
+    assert looked._training.run.refreshed_samples == 60
+    assert losses(plain) == losses(looked)
+    assert torch.equal(of_trainer.rng_state, of_hiding.rng_state)
+
+
+class HalfClassifier(LinearClassifier):
+    """Returns what a model returns under autocast: logits of half precision, and a loss of single."""
+
+    def forward(self, x, labels):
+        logits = nn.functional.linear(x.bfloat16(), self.head.weight.bfloat16(), self.head.bias.bfloat16())
+        return {"loss": nn.functional.cross_entropy(logits.float(), labels), "logits": logits}
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+@pytest.mark.parametrize("options", [HIDING, WEIGHING], ids=["hidden", "weighed"])
+def test_statistics_of_half_precision_are_of_single(tmp_path, monkeypatch, waiting, options):
+    monkeypatch.setattr(Recorder, "_WAITING_ELEMENTS", Recorder._WAITING_ELEMENTS if waiting else 0)
+    trainer, device = train_on_standin(make_trainer, tmp_path, model=HalfClassifier, **FEW, **options)
+    copies = device.of("copy", direction="to host")
+    assert {copy.dtype for copy in copies} == {torch.int32, torch.float32}, report(copies)
+    loss = trainer.ledger.loss
+    assert (loss != loss.bfloat16()).sum() > 50, "not rounded to half precision on the way"
+
+
+class Keeping(LinearClassifier):
+    """Notes when its logits are freed."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive = []
+
+    def forward(self, x, labels):
+        returned = super().forward(x, labels)
+        self.alive.append(weakref.ref(returned["logits"].held if isinstance(x, OnDevice) else returned["logits"]))
+        return returned
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_no_logits_outlive_their_step(tmp_path, monkeypatch, waiting):
+    monkeypatch.setattr(Recorder, "_WAITING_ELEMENTS", Recorder._WAITING_ELEMENTS if waiting else 0)
+    left = []
+
+    class Look(TrainerCallback):
+        def on_step_end(self, *args, model=None, **kwargs):
+            left.append(sum(logits() is not None for logits in model.alive))
+
+    train_on_standin(make_trainer, tmp_path, model=Keeping, trainer_options={"callbacks": [Look()]}, **FEW, **HIDING)
+    assert len(left) > 10
+    assert not any(left)
+
+
+# ---- Batches ----
+
+
+def on_device(collator):
+    """A collator that puts its batch on the device by itself."""
+    return lambda rows: {name: column.to(DEVICE) for name, column in collator(rows).items()}
+
+
+def end_to_end(rows):
+    words = torch.cat([torch.as_tensor(row["input_ids"]) for row in rows]).unsqueeze(0)
+    return {"input_ids": words, "labels": words.clone()}
+
+
+def test_a_collator_that_puts_its_batch_on_the_device(device, tmp_path):
+    options = {"use_cpu": False, "optim": "sgd", "model": LinearClassifier, **FEW, **HIDING}
+    made = make_trainer(tmp_path, **options)
+    made.data_collator = on_device(made.data_collator)
+    made.train()
+    assert made.ledger.loss.isfinite().all()
+
+
+# ---- Statistics ----
+
+
+def gathered(recorder):
+    measured = recorder.gathered()
+    assert all(type(tensor) is torch.Tensor for tensor in measured), "on the CPU"
+    return measured
+
+
+PLACES = {"device": DEVICE, "CPU": torch.device("cpu"), "other device": OTHER_DEVICE}
+
+
+@pytest.mark.parametrize("of_ids", PLACES)
+@pytest.mark.parametrize("of_statistics", PLACES)
+def test_statistics_and_ids_may_be_anywhere(device, of_ids, of_statistics):
+    recorder = Recorder(DEVICE, 100)
+    ids, loss = torch.tensor([5, 3]), torch.tensor([1.5, 2.5], dtype=torch.float64)
+    correct, confidence = torch.tensor([True, False]), torch.tensor([0.5, 0.25], dtype=torch.bfloat16)
+    fields = (field.to(PLACES[of_statistics]) for field in (loss, correct, confidence))
+    recorder.add(ids.to(PLACES[of_ids]), SampleStatistics(*fields))
+    measured = gathered(recorder)
+    assert measured.ids.tolist() == [5, 3]
+    assert measured.loss.tolist() == [1.5, 2.5]
+    assert measured.correct.tolist() == [True, False]
+    assert measured.confidence.tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("num_samples", [2**25, 2**40, None])
+def test_ids_travel_as_integers(device, num_samples):
+    """2²⁴ + 1 is no float32, and 2⁴⁰ − 1 no int32."""
+    ids = [2**24 + 1, (num_samples or 2**40) - 1]
+    pending = PendingMeasurements(DEVICE, num_samples)
+    pending.append(torch.tensor(ids, device=DEVICE), torch.zeros(2, 3, device=DEVICE))
+    assert pending.gathered().ids.tolist() == ids
+
+
+# ---- Compiled models ----
+
+
+def test_a_compiled_model_is_compiled_once_more_for_the_refresh(tmp_path):
+    """Nothing of the recording is in the graph, or breaks it: one for training, one for evaluation mode."""
+    torch._dynamo.reset()
+    counters.clear()
+    options = {"torch_compile": True, "torch_compile_backend": "eager", "dataloader_drop_last": True}
+    made = trained(tmp_path, model=LinearClassifier, **{**FEW, "dataset": samples(64)}, **options, **HIDING)
+    assert made._training.run.refreshed_samples > 64
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
+
+
+def test_looking_at_what_a_compiled_model_returns_does_not_compile_it_anew():
+    torch._dynamo.reset()
+    counters.clear()
+    model = torch.compile(nn.Linear(3, 3), backend="eager")
+    for _ in range(4):
+        with last_outputs(model) as outputs:
+            returned = model(torch.ones(2, 3))
+        assert outputs[0] is returned
+    assert counters["stats"]["unique_graphs"] == 1
