@@ -9,6 +9,7 @@ from torch._dynamo.utils import counters
 from transformers import Trainer, TrainerCallback
 
 from hf_kakurenbo import SampleStatistics
+from hf_kakurenbo.data.identity import IdentifiedExamples, IdentifyingCollator
 from hf_kakurenbo.hiding.pending import PendingMeasurements
 from hf_kakurenbo.hiding.recorder import Recorder
 from hf_kakurenbo.integrations.trl import last_outputs
@@ -127,6 +128,25 @@ def test_a_collator_that_puts_its_batch_on_the_device(device, tmp_path):
     made.data_collator = on_device(made.data_collator)
     made.train()
     assert made.ledger.loss.isfinite().all()
+
+
+def test_samples_laid_end_to_end_on_the_device(device):
+    rows = [{"input_ids": [3, 4]}, {"input_ids": [5]}, {"input_ids": [6, 7, 8]}]
+    stored = [{"input_ids": torch.tensor(row["input_ids"], device=DEVICE)} for row in rows]
+    expected = [0, 0, 1, 2, 2, 2]
+    for examples, collator in [(rows, on_device(end_to_end)), (stored, end_to_end)]:
+        batch = IdentifyingCollator(collator, "sample_id", active=True)(IdentifiedExamples([7, 8, 9], examples))
+        assert batch["sample_id_of_tokens"].tolist() == expected
+
+
+def test_ids_that_the_users_collator_keeps_on_the_device(device):
+    collator = IdentifyingCollator(
+        on_device(lambda rows: {"sample_id": torch.tensor([7, 8, 9])}), "sample_id", active=True
+    )
+    batch = collator(IdentifiedExamples([7, 8, 9], [{}] * 3))
+    assert batch["sample_id"].tolist() == [7, 8, 9]
+    with pytest.raises(ValueError, match="already has an entry"):
+        collator(IdentifiedExamples([7, 8, 6], [{}] * 3))
 
 
 # ---- Statistics ----

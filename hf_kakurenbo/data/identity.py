@@ -136,18 +136,23 @@ def _samples_of_tokens(examples: Any, batch: Mapping[str, Any]) -> torch.Tensor 
         return None
     if not all(isinstance(example, Mapping) and "input_ids" in example for example in examples):
         return None
-    rows = [np.asarray(example["input_ids"]).reshape(-1) for example in examples]
+    rows = [_as_array(example["input_ids"]) for example in examples]
     laid = np.concatenate(rows)
     # Only if they are found again: a collator may cut them, or put something in between.
-    if laid.size > tokens.shape[1] or not np.array_equal(laid, tokens[0, : laid.size].numpy()):
+    if laid.size > tokens.shape[1] or not np.array_equal(laid, _as_array(tokens[0, : laid.size])):
         return None
     of_tokens = np.full(tokens.shape[1], -1, dtype=np.int64)
     of_tokens[: laid.size] = np.repeat(np.arange(len(rows)), [row.size for row in rows])
     return torch.from_numpy(of_tokens)
 
 
+def _as_array(tokens: Any) -> np.ndarray:
+    """Tokens of a row, one after the other; a dataset or a collator may have put them on a GPU."""
+    return np.asarray(tokens.cpu() if isinstance(tokens, torch.Tensor) else tokens).reshape(-1)
+
+
 def _is_equal(entry: Any, ids: torch.Tensor) -> bool:
-    return isinstance(entry, torch.Tensor) and torch.equal(entry, ids)
+    return isinstance(entry, torch.Tensor) and torch.equal(entry.cpu(), ids)
 
 
 def _name(collator: Any) -> str:

@@ -108,6 +108,8 @@ def _ends(value: Any) -> _Ends | None:
     if isinstance(value, (str, bytes)) or value is None:
         return None
     try:
+        if isinstance(value, torch.Tensor):  # which a dataset may have put on a GPU
+            value = value.detach().to("cpu", torch.float32)
         numbers = np.asarray(value).reshape(-1)
         return numbers[:_COMPARED].astype(np.float32), numbers[-_COMPARED:].astype(np.float32)
     except (TypeError, ValueError):
