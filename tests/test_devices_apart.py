@@ -12,9 +12,13 @@ from hf_kakurenbo import SampleStatistics
 from hf_kakurenbo.data.identity import IdentifiedExamples, IdentifyingCollator
 from hf_kakurenbo.hiding.pending import PendingMeasurements
 from hf_kakurenbo.hiding.recorder import Recorder
+from hf_kakurenbo.hiding.statistics import Prediction
+from hf_kakurenbo.hiding.weighting import weighed_loss
 from hf_kakurenbo.integrations.trl import last_outputs
 from standin_device import DEVICE, OTHER_DEVICE, OnDevice, report
 from standin_training import sent, standin, steps, train_on_standin
+from test_policy_weights import CASES as WEIGHED
+from test_policy_weights import LOGITS, WEIGHTS
 from toy import LinearClassifier, losses, make_trainer, samples, trained
 
 FEW = {"dataset": samples(60), "num_train_epochs": 2, "per_device_train_batch_size": 8}
@@ -174,6 +178,21 @@ def test_statistics_and_ids_may_be_anywhere(device, of_ids, of_statistics):
     assert measured.loss.tolist() == [1.5, 2.5]
     assert measured.correct.tolist() == [True, False]
     assert measured.confidence.tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("case", WEIGHED)
+@pytest.mark.parametrize("of_labels", PLACES)
+@pytest.mark.parametrize("of_loss", ["device", "other device"])
+def test_a_weighed_loss_stays_where_the_loss_is(device, case, of_labels, of_loss):
+    rule, labels, mean, _ = WEIGHED[case]
+    expected = weighed_loss(mean(LOGITS, labels), Prediction(rule, LOGITS, labels), WEIGHTS)
+    logits = LOGITS.to(DEVICE).requires_grad_()
+    loss = mean(logits, labels.to(DEVICE)).to(PLACES[of_loss])
+    weighed = weighed_loss(loss, Prediction(rule, logits, labels.to(PLACES[of_labels])), WEIGHTS.to(DEVICE))
+    weighed.backward()
+    assert weighed.device == loss.device
+    assert isinstance(logits.grad, OnDevice)
+    torch.testing.assert_close(weighed.detach().cpu(), expected)
 
 
 @pytest.mark.parametrize("num_samples", [2**25, 2**40, None])

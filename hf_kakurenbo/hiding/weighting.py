@@ -59,17 +59,19 @@ def weighed_loss(loss: Tensor, batch: Any, weights: Tensor) -> Tensor:
         batch: the [`Prediction`] of the batch.
         weights: (B,) float32.
 
+    Loss, logits, labels and weights may be on several devices, as those of a model that is split over them.
+
     Returns:
-        Scalar, with a gradient.
+        Scalar, with a gradient, on the device of the loss.
 
     Raises:
         ValueError: nothing says what the loss of a single sample is; see `require_weighable`.
     """
     require_weighable(batch)
-    losses = _LOSSES[batch.rule](batch.logits.float(), batch.labels)
+    losses = _LOSSES[batch.rule](batch.logits.float(), batch.labels.to(batch.logits.device))
     total = losses.detach().sum()
-    share = torch.where(total > 0, loss.detach() / total, 0.0)
-    return loss + (share * ((weights.to(losses.device) - 1) * losses).sum()).to(loss.dtype)
+    share = torch.where(total > 0, loss.detach().to(total.device) / total, 0.0)
+    return loss + (share * ((weights.to(losses.device) - 1) * losses).sum()).to(loss.device, loss.dtype)
 
 
 def require_weighable(batch: Any) -> None:
