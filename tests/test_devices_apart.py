@@ -10,6 +10,7 @@ from transformers import Trainer, TrainerCallback
 
 from hf_kakurenbo import SampleStatistics
 from hf_kakurenbo.data.identity import IdentifiedExamples, IdentifyingCollator
+from hf_kakurenbo.hiding import HidingRun, InfoBatchPolicy
 from hf_kakurenbo.hiding.pending import PendingMeasurements
 from hf_kakurenbo.hiding.recorder import Recorder
 from hf_kakurenbo.hiding.statistics import Prediction
@@ -178,6 +179,18 @@ def test_statistics_and_ids_may_be_anywhere(device, of_ids, of_statistics):
     assert measured.loss.tolist() == [1.5, 2.5]
     assert measured.correct.tolist() == [True, False]
     assert measured.confidence.tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("of_ids", PLACES)
+def test_weights_are_where_the_ids_are(device, of_ids):
+    run = HidingRun(4, InfoBatchPolicy(), DEVICE)
+    run.epoch_finished, run.weights = False, torch.tensor([1.0, 2.0, 3.0, 4.0])
+    for _ in range(3):
+        given = run.weights_of(torch.tensor([3, 1]).to(PLACES[of_ids]))
+        assert given.device == PLACES[of_ids]
+        assert given.tolist() == [4.0, 2.0]
+    assert len(sent(device.events)) <= 1 + 3
+    assert all(type(tensor) is torch.Tensor for tensor in run.state()[0].values()), "on the CPU, to be saved"
 
 
 @pytest.mark.parametrize("case", WEIGHED)
