@@ -217,6 +217,21 @@ def test_ids_travel_as_integers(device, num_samples):
     assert pending.gathered().ids.tolist() == ids
 
 
+def test_many_small_batches_leave_few_tensors_on_the_device(device, monkeypatch):
+    """Each takes half a kilobyte of a GPU at least, however small it is."""
+    monkeypatch.setattr("hf_kakurenbo.hiding.pending._BLOCK_BATCHES", 100)
+    pending = PendingMeasurements(DEVICE, 1000)
+    kept = []
+    for place in range(450):
+        batch = torch.tensor([place], device=DEVICE), torch.full((1, 3), float(place), device=DEVICE)
+        kept += map(weakref.ref, batch)
+        pending.append(*batch)
+        del batch
+        assert sum(tensor() is not None for tensor in kept) <= 2 * 100
+    assert len(device.of("copy", direction="to host")) == 2 * 4
+    assert pending.gathered().ids.tolist() == pending.gathered().loss.tolist() == list(range(450))
+
+
 # ---- Compiled models ----
 
 

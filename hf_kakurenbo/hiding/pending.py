@@ -13,6 +13,8 @@ from .measurements import Measurements
 
 # Rows on the device before they are packed and move to the CPU, 5 MB of them: the one moment at which it is waited for.
 _BLOCK_ROWS = 2**18
+# Batches before that: however few rows it has, a batch takes a kilobyte on a GPU, whose memory comes in pieces of 512.
+_BLOCK_BATCHES = 2**14
 
 # Rows of all ranks together in one round of the exchange, 12 MB of them, which is as fast as any; but of very many
 # ranks so many each that a message is worth its latency.
@@ -51,7 +53,7 @@ class PendingMeasurements:
         """
         self._recent.append((ids, figures))
         self._recent_rows += len(ids)
-        if self._recent_rows >= _BLOCK_ROWS:
+        if self._recent_rows >= _BLOCK_ROWS or len(self._recent) >= _BLOCK_BATCHES:
             self._close_block()
 
     def append_packed(self, measurements: Measurements) -> None:
