@@ -134,6 +134,7 @@ class StandIn(TorchDispatchMode):
         events: what happened, in order.
         phase: what is noted in each event as its moment.
         rng_state: of the device's generator.
+        missing: dtypes that the device does not have: MPS has no float64.
         entered: the one that is entered.
     """
 
@@ -143,6 +144,7 @@ class StandIn(TorchDispatchMode):
         super().__init__()
         self.events: list[Event] = []
         self.phase: Any = None
+        self.missing: set[torch.dtype] = set()
         self.rng_state = torch.Generator().manual_seed(seed).get_state()
         self._due_on_device: list[tuple[Tensor, Tensor]] = []
         self._due_on_host: list[tuple[Tensor, Tensor]] = []
@@ -199,7 +201,13 @@ class StandIn(TorchDispatchMode):
             return returned
         # What an operator writes into stays the tensor that it was.
         known = {id(leaf.held): leaf for leaf in leaves if isinstance(leaf, OnDevice)}
-        return _mapped(returned, lambda held: known[id(held)] if id(held) in known else OnDevice(held, target))
+        return _mapped(returned, lambda held: known[id(held)] if id(held) in known else self._made(held, target))
+
+    def _made(self, held: Tensor, device: torch.device) -> OnDevice:
+        if held.dtype in self.missing:
+            places = ", from ".join(_quoted(place) for place in _where() if place)
+            raise TypeError(f"Cannot convert a tensor to {held.dtype}: {device} does not have it, at {places}")
+        return OnDevice(held, device)
 
     def _one_device(self, func: Any, args: Any, leaves: list[Tensor]) -> torch.device:
         """The device on which an operator runs; an error if its tensors are on several, as CUDA's operators raise it.
@@ -252,7 +260,7 @@ class StandIn(TorchDispatchMode):
             self._arrive_on_device()
         made = func(_held(source), **plain)
         self._finish_copy(func, source, made, target, late)
-        return OnDevice(made, target) if _is_of_standin(target) else made
+        return self._made(made, target) if _is_of_standin(target) else made
 
     def _copy_into(self, target: Tensor, source: Tensor, late: bool) -> Tensor:
         self._arrive_on_device()

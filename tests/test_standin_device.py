@@ -161,6 +161,15 @@ def test_what_cuda_takes_from_the_host_is_taken(device):
     assert [event.direction for event in device.of("copy")] == ["to device", "to host"]
 
 
+def test_a_device_without_a_dtype_refuses_it(device):
+    x = HERE.to(DEVICE)
+    assert x.double().dtype == torch.float64
+    device.missing.add(torch.float64)
+    for convert in (x.double, lambda: HERE.double().to(DEVICE), lambda: x.sum(dtype=torch.float64)):
+        with pytest.raises(TypeError, match=r"float64: lazy:0 does not have it, at .*test_standin_device.py"):
+            convert()
+
+
 def test_random_numbers_come_from_a_generator_of_the_device(device):
     torch.manual_seed(5)
     of_host, of_device = torch.get_rng_state(), torch.lazy.get_rng_state()
