@@ -1,6 +1,7 @@
 """Tensors that come from another device than expected, and what stays on the device: nothing mixes, nothing is lost."""
 
 import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -142,6 +143,16 @@ def test_samples_laid_end_to_end_on_the_device(device):
     for examples, collator in [(rows, on_device(end_to_end)), (stored, end_to_end)]:
         batch = IdentifyingCollator(collator, "sample_id", active=True)(IdentifiedExamples([7, 8, 9], examples))
         assert batch["sample_id_of_tokens"].tolist() == expected
+
+
+@pytest.mark.parametrize("turned", [list, reversed])
+def test_the_order_of_examples_on_the_device_is_compared(device, turned):
+    examples = [{"x": row.to(DEVICE)} for row in torch.arange(6.0).reshape(3, 2).bfloat16()]
+    collator = IdentifyingCollator(
+        lambda rows: {"x": torch.stack([row["x"] for row in turned(rows)])}, "sample_id", active=True
+    )
+    with pytest.raises(ValueError, match="in another order") if turned is reversed else nullcontext():
+        collator(IdentifiedExamples([7, 8, 9], examples))
 
 
 def test_ids_that_the_users_collator_keeps_on_the_device(device):
