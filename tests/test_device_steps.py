@@ -9,7 +9,7 @@ from functools import cache, partial
 
 import pytest
 import torch
-from torch import nn
+from torch.nn import functional
 from transformers import Trainer
 
 import task_toy
@@ -32,9 +32,23 @@ HIDING = {"initial_pass": True, "hiding_warmup_epochs": 0, "move_back": False}
 WEIGHING = {"initial_pass": True, "hiding_warmup_epochs": 0, "hiding_policy": "infobatch"}
 
 
-def softened():
-    each = nn.functional.one_hot(torch.stack([sample["labels"] for sample in samples(COUNT)]), NUM_CLASSES)
-    return [{"x": s["x"], "labels": 0.1 + 0.6 * label} for s, label in zip(samples(COUNT), each, strict=True)]
+class LinearModel(LinearClassifier):
+    """Of any loss whose labels have as many entries as its logits."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, x, labels):
+        logits = self.head(x)
+        return {"loss": self.loss(logits, labels), "logits": logits}
+
+
+def with_labels(chance):
+    """The toy samples, each class with its chance."""
+    classes = functional.one_hot(torch.stack([sample["labels"] for sample in samples(COUNT)]), NUM_CLASSES)
+    labels = (1 - chance) / (NUM_CLASSES - 1) * (1 - classes) + chance * classes
+    return [{**sample, "labels": label} for sample, label in zip(samples(COUNT), labels, strict=True)]
 
 
 def toy(folder, plain, hiding=HIDING, **options):
@@ -51,8 +65,8 @@ def pad_to_nine(rows):
     """One shape for all batches, so that the logits of several can wait for each other."""
     batch = task_toy.pad(rows)
     for name, column in batch.items():
-        if column.shape[1:] != (3,) and column.ndim == 2:
-            batch[name] = nn.functional.pad(column, (0, 9 - column.shape[1]), value=-100 if name == "labels" else 0)
+        if column.ndim == 2:
+            batch[name] = functional.pad(column, (0, 9 - column.shape[1]), value=-100 if name == "labels" else 0)
     return batch
 
 
@@ -62,12 +76,17 @@ def of_task(name, folder, plain, **options):
     return made
 
 
+OF_TASKS = ["token classification", "causal language modelling", "question answering", "segmentation"]
 TRAININGS = {
     "classification": toy,
-    "soft labels": partial(toy, dataset=softened()),
+    "soft labels": partial(toy, model=partial(LinearModel, functional.cross_entropy), dataset=with_labels(0.7)),
+    "several labels": partial(
+        toy, model=partial(LinearModel, functional.binary_cross_entropy_with_logits), dataset=with_labels(1.0)
+    ),
+    "regression": partial(toy, model=partial(LinearModel, functional.mse_loss), dataset=with_labels(2.0)),
     "weights": partial(toy, hiding=WEIGHING),
     "stream": stream,
-    **{name: partial(of_task, name) for name in task_toy.CASES},
+    **{name: partial(of_task, name) for name in OF_TASKS},
 }
 # How many kernels more than Trainer's a training step may take: logits that wait are copied, those of spans put
 # together before; weights make the loss, and its gradient, of each sample.
