@@ -23,6 +23,8 @@ def standin() -> Iterator[StandIn]:
         patch.setenv("ACCELERATE_TORCH_DEVICE", str(DEVICE))
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(torch, DEVICE.type, MODULE, raising=False)
+        autocast = torch.is_autocast_enabled
+        patch.setattr(torch, "is_autocast_enabled", lambda *kind: (DEVICE.type,) != kind and autocast(*kind))
         try:
             with device:
                 yield device

@@ -137,6 +137,27 @@ def test_a_step_waits_for_nothing_and_takes_few_kernels(tmp_path, monkeypatch, n
     _require_what_the_cpu_records(trainer, TRAININGS[name](tmp_path / "cpu", plain=False, **OPTIONS))
 
 
+@pytest.mark.wide
+@pytest.mark.parametrize(
+    ("more_kernels", "more_copies", "options"),
+    [(20, 1, {}), (29, 2, {"padding_free": True, "max_length": None})],
+    ids=["padded", "end to end"],
+)
+def test_so_does_a_step_of_trl(tmp_path, more_kernels, more_copies, options):
+    """Samples that lie end to end bring the sample of each token along, too."""
+    test_trl = pytest.importorskip("test_trl")
+    options = {**OPTIONS, **options}
+    _, plain = train_on_standin(test_trl.make, tmp_path / "plain", plain=True, **options)
+    trainer, hiding = train_on_standin(test_trl.make, tmp_path / "hiding", plain=False, **HIDING, **options)
+    assert trainer.ledger.num_hidden
+    (waits,), (copies,), (few,) = ({len(of(step)) for step in steps(plain)} for of in (waiting_for, sent, kernels))
+    for step in steps(hiding):
+        assert len(waiting_for(step)) == waits, report(waiting_for(step))
+        assert len(sent(step)) == copies + more_copies, report(sent(step))
+        assert len(kernels(step)) <= few + more_kernels, report(own(step))
+    _require_that_only_statistics_are_read_back(trainer, hiding)
+
+
 def _require_that_only_statistics_are_read_back(trainer, device):
     """Of each measured sample 12 bytes, in two copies after each pass: the ids as integers, and the statistics."""
     run = trainer._training.run
