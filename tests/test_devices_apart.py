@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback
 
 from hf_kakurenbo import SampleStatistics
 from hf_kakurenbo.data.identity import IdentifiedExamples, IdentifyingCollator
+from hf_kakurenbo.distributed import collectives
 from hf_kakurenbo.hiding import HidingRun, InfoBatchPolicy
 from hf_kakurenbo.hiding.pending import PendingMeasurements
 from hf_kakurenbo.hiding.recorder import Recorder
@@ -241,6 +242,39 @@ def test_many_small_batches_leave_few_tensors_on_the_device(device, monkeypatch)
         assert sum(tensor() is not None for tensor in kept) <= 2 * 100
     assert len(device.of("copy", direction="to host")) == 2 * 4
     assert pending.gathered().ids.tolist() == pending.gathered().loss.tolist() == list(range(450))
+
+
+# ---- Several ranks, of a backend that takes tensors of the device alone, as NCCL does ----
+
+
+@pytest.fixture
+def twins(device, monkeypatch):
+    """Two ranks, of which the other one has what this one has."""
+
+    def all_gather(slots, rows):
+        assert {rows.device, *(slot.device for slot in slots)} == {DEVICE}
+        for slot in slots:
+            slot.copy_(rows)
+
+    monkeypatch.setattr(collectives, "world_size", lambda: 2)
+    monkeypatch.setattr(collectives.dist, "all_gather", all_gather)
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_ranks_exchange_what_they_measured(twins, blocks):
+    pending = PendingMeasurements(DEVICE, 100)
+    for block in range(blocks):
+        rows = torch.arange(2 * block, 2 * block + 2, device=DEVICE)
+        pending.append(rows, rows.float().unsqueeze(1).expand(2, 3))
+        pending.gathered()  # as for a checkpoint within the epoch, after which it is on the CPU
+    measured = pending.gathered()
+    assert measured.ids.tolist() == measured.loss.tolist() == [row for row in range(2 * blocks) for _ in range(2)]
+    assert {tensor.device.type for tensor in measured} == {"cpu"}
+
+
+def test_ranks_compare_what_they_are_about_to_do(twins):
+    assert [collectives.any_rank(flag, DEVICE) for flag in (True, False)] == [True, False]
+    collectives.require_agreement({"batches": 2**40, "digest": -(2**63)}, DEVICE, "now")
 
 
 # ---- Compiled models ----
