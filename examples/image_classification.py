@@ -8,6 +8,8 @@ and without hiding, and compares the two. Nothing is downloaded; it takes about 
         --model_name_or_path google/vit-base-patch16-224-in21k --max_hidden_fraction 0.3
     python examples/image_classification.py options.json
 
+Images may be of any mode: `_images.py` says how gray values of 16 or 32 bits and floats are scaled to 8 bits.
+
 Several processes: `accelerate launch --config_file FILE examples/image_classification.py ...`, where FILE is one of
 `accelerate_configs/`: `single_gpu.yaml`, `multi_gpu.yaml`, `multi_node.yaml`, or `two_cpu_processes.yaml` for two on
 the CPU. `slurm/train.sh` starts any example on several nodes: see `docs/scaling.md`.
@@ -37,6 +39,7 @@ from _common import (
     with_class_labels,
     with_validation,
 )
+from _images import to_rgb
 from _timm import check_timm_model, timm_config
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset
 from PIL.Image import registered_extensions
@@ -186,6 +189,18 @@ def make_model(model_args: ModelArguments, classes: list[str], image_size: int) 
     )
 
 
+def tensors(
+    data_args: DataTrainingArguments, transform: Callable[[Any], torch.Tensor]
+) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:
+    """From a batch of rows to what the model takes of each, by the transform of an image."""
+
+    def apply(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        images = [transform(to_rgb(image)) for image in batch[data_args.image_column_name]]
+        return {"pixel_values": images, "labels": batch[data_args.label_column_name]}
+
+    return apply
+
+
 def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """The batch that the model takes."""
     return {
@@ -213,18 +228,8 @@ def main() -> None:
         use_one_thread()
 
     classes = data["train"].features[data_args.label_column_name].names
-
-    def tensors(augment: bool) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:
-        transform = wanted.transform(augment)
-
-        def apply(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            images = [transform(image.convert("RGB")) for image in batch[data_args.image_column_name]]
-            return {"pixel_values": images, "labels": batch[data_args.label_column_name]}
-
-        return apply
-
-    train_dataset = data["train"].with_transform(tensors(data_args.augment))
-    eval_dataset = data["validation"].with_transform(tensors(augment=False))
+    train_dataset = data["train"].with_transform(tensors(data_args, wanted.transform(data_args.augment)))
+    eval_dataset = data["validation"].with_transform(tensors(data_args, wanted.transform(augment=False)))
 
     def make_trainer(args: KakurenboConfig) -> Trainer:
         return KakurenboTrainer(

@@ -9,8 +9,10 @@ cores.
         --image_column_name pixel_values --model_name_or_path nvidia/mit-b0
     python examples/semantic_segmentation.py options.json
 
-A mask is an image with the class of each pixel; 255 is asked of no one. Several processes: `accelerate launch
---num_processes 4 examples/semantic_segmentation.py ...` on as many GPUs, and
+A mask is an image of one channel with the class of each pixel, in a palette image its index; 255 is asked of no one.
+Images may be of any mode: `_images.py` says how gray values of 16 or 32 bits and floats are scaled to 8 bits.
+
+Several processes: `accelerate launch --num_processes 4 examples/semantic_segmentation.py ...` on as many GPUs, and
 `accelerate_configs/two_cpu_processes.yaml` for two on the CPU.
 """
 
@@ -34,6 +36,7 @@ from _common import (
     use_one_thread,
     with_validation,
 )
+from _images import class_numbers, to_rgb
 from _scenes import CLASSES, IGNORED, scenes
 from _table import Score
 from datasets import DatasetDict, load_dataset
@@ -131,12 +134,12 @@ class Preparation:
         return apply
 
     def _image(self, image: Image.Image) -> Tensor:
-        pixels = np.asarray(image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR))
+        pixels = np.asarray(to_rgb(image).resize((self.size, self.size), Image.Resampling.BILINEAR))
         values = (pixels / np.float32(255) - np.float32(self.mean)) / np.float32(self.std)
         return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
     def _mask(self, mask: Image.Image) -> Tensor:
-        classes = np.array(mask.resize((self.size, self.size), Image.Resampling.NEAREST), dtype=np.int64)
+        classes = class_numbers(mask, self.size)
         return torch.from_numpy(reduce_labels(classes) if self.data_args.do_reduce_labels else classes)
 
 
@@ -160,7 +163,7 @@ def count_classes(data: DatasetDict, data_args: DataTrainingArguments) -> int:
     """How many classes the masks of the train split have, from the largest in them."""
     largest = 0
     for mask in data["train"].select_columns(data_args.label_column_name):
-        classes = np.asarray(mask[data_args.label_column_name])
+        classes = class_numbers(mask[data_args.label_column_name])
         largest = max(largest, int(classes[classes != IGNORED].max(initial=0)))
     return largest + (0 if data_args.do_reduce_labels else 1)
 
