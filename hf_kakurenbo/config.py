@@ -6,14 +6,16 @@ import importlib
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from typing import Any, cast, get_type_hints
 
 from transformers import TrainingArguments
 
 from ._names import did_you_mean
 from .hiding import HidingPolicy, StatisticsFunction, create_policy
 from .hiding.compact_ledger import validate_precision
+from .hiding.options import require_number, require_type
 from .hiding.statistics import ACCURACY_THRESHOLD, TASKS
 
 NO_HIDING = "none"
@@ -149,13 +151,37 @@ class KakurenboConfig(HidingArguments, TrainingArguments):
             (outputs, inputs) → `SampleStatistics` or its name as `"package.module:function"`.
 
     Raises:
-        ValueError: a value is out of its range; the message names it and the way out.
+        ValueError: a value is of another type or out of its range; the message names it and what was expected.
     """
 
 
 def hiding_arguments(args: TrainingArguments) -> HidingArguments:
     """The options of hiding in some training arguments: theirs, or the defaults."""
-    return args if isinstance(args, HidingArguments) else HidingArguments()
+    return args if isinstance(args, HidingArguments) else _default_arguments()
+
+
+@cache
+def _default_arguments() -> HidingArguments:
+    # One for all plain arguments: they are asked for in each training step of some trainers.
+    return HidingArguments()
+
+
+def default_options() -> dict[str, Any]:
+    """The default of each option of hiding, by name."""
+    return {
+        option.name: option.default if option.default_factory is MISSING else option.default_factory()
+        for option in fields(HidingArguments)
+    }
+
+
+@cache
+def _expected_types() -> list[tuple[str, Any, str]]:
+    """Of each option its name, its type and what an error says of its meaning."""
+    kinds, defaults = get_type_hints(HidingArguments), default_options()
+    return [
+        (option.name, kinds[option.name], f" {option.metadata['help']} By default {defaults[option.name]!r}.")
+        for option in fields(HidingArguments)
+    ]
 
 
 def create_configured_policy(options: HidingArguments) -> HidingPolicy | None:
@@ -202,11 +228,6 @@ def resolve_statistics_function(statistics_fn: StatisticsFunction | str | None) 
         return None
     if isinstance(statistics_fn, str):
         return None if statistics_fn in TASKS else _import_function(statistics_fn)
-    if not callable(statistics_fn):
-        raise ValueError(
-            f"statistics_fn={statistics_fn!r} must be a function (outputs, inputs) -> SampleStatistics, or its name as "
-            "'package.module:function'."
-        )
     try:
         pickle.dumps(statistics_fn)
     except Exception as error:
@@ -221,23 +242,28 @@ def validate_hiding(options: HidingArguments) -> None:
     """Check every option.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is of another type or out of its range.
     """
-    create_configured_policy(options)
+    for name, kind, note in _expected_types():
+        require_type(name, getattr(options, name), kind, note)
+    policy = create_configured_policy(options)
     resolve_statistics_function(options.statistics_fn)
-    if not 0 <= options.accuracy_threshold <= 1:
+    require_number(
+        "accuracy_threshold",
+        options.accuracy_threshold,
+        "[0, 1]",
+        "the fraction of right tokens or pixels from which on a sample counts as correct, "
+        f"{ACCURACY_THRESHOLD} by default",
+    )
+    if options.initial_pass and policy is not None and policy.warmup_epochs > 0:
         raise ValueError(
-            f"accuracy_threshold={options.accuracy_threshold} is not in [0, 1]: it is the share of right tokens or "
-            f"pixels from which on a sample counts as correct, {ACCURACY_THRESHOLD} by default."
-        )
-    if options.initial_pass and options.hiding_warmup_epochs > 0:
-        raise ValueError(
-            f"initial_pass=True with hiding_warmup_epochs={options.hiding_warmup_epochs} would look at every sample "
-            "for nothing, since nothing is hidden in the first epoch. Set hiding_warmup_epochs=0, or leave it out."
+            f"initial_pass=True with hiding_warmup_epochs={policy.warmup_epochs} would measure every sample for "
+            "nothing, since nothing is hidden in the first epoch. Set hiding_warmup_epochs=0, or leave initial_pass "
+            "out."
         )
     validate_precision(options.ledger_precision)
     if not options.sample_id_column:
-        raise ValueError("sample_id_column is empty: give the name of the entry that holds the sample ids.")
+        raise ValueError("sample_id_column='' is empty: give the name of the entry that holds the sample ids.")
     if options.num_samples is not None and options.num_samples < 1:
         raise ValueError(f"num_samples={options.num_samples} must be at least 1: it is the length of the stream.")
 
@@ -253,7 +279,7 @@ def _import_function(name: str) -> StatisticsFunction:
     if not colon:
         raise ValueError(
             f"statistics_fn={name!r} is no task with a built-in rule.{did_you_mean(name, TASKS)} They are "
-            f"{', '.join(TASKS)}; a function is named as 'package.module:function'."
+            f"{', '.join(TASKS)}. Write a function as 'package.module:function'."
         )
     try:
         found: Any = importlib.import_module(module)
@@ -264,4 +290,9 @@ def _import_function(name: str) -> StatisticsFunction:
             f"statistics_fn={name!r} names no function that can be imported ({error}): write it as "
             "'package.module:function'."
         ) from error
-    return cast(Callable[..., Any], found)
+    if not callable(found):
+        raise ValueError(
+            f"statistics_fn={name!r} names a {type(found).__name__}, and must name a function (outputs, inputs) -> "
+            "SampleStatistics: write it as 'package.module:function'."
+        )
+    return cast(StatisticsFunction, found)

@@ -112,39 +112,6 @@ def test_refresh_interval(interval, epochs):
     assert [epoch for epoch in range(4) if policy.wants_refresh(epoch)] == epochs
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"max_hidden_fraction": 1.0}, r"max_hidden_fraction=1.0 is not in \[0, 1\)"),
-        ({"max_hidden_fraction": -0.1}, r"max_hidden_fraction=-0.1 is not in"),
-        ({"confidence_threshold": 1.1}, r"confidence_threshold=1.1 is not in \[0, 1\]"),
-        ({"confidence_threshold": -0.1}, r"confidence_threshold=-0.1 is not in \[0, 1\]"),
-        ({"confidence_threshold": float("nan")}, "confidence_threshold=nan"),
-        ({"max_hidden_fraction": float("nan")}, "max_hidden_fraction=nan"),
-        ({"refresh_interval": -1}, "refresh_interval=-1 must be a whole number of epochs: 1 looks.*0 never"),
-        ({"refresh_interval": 1.5}, "refresh_interval=1.5"),
-        ({"hiding_warmup_epochs": -1}, "hiding_warmup_epochs=-1 must be a whole number"),
-        ({"fraction_milestones": [0.0, 0.5]}, "2 values.*4.*one factor for each milestone"),
-        ({"fraction_milestones": [0.0, 0.5, 0.5, 0.8]}, "must start at 0 and rise"),
-        ({"fraction_milestones": [0.1, 0.3, 0.6, 0.8]}, "must start at 0 and rise"),
-        ({"fraction_milestones": [0.0, 0.3, 0.6, 1.0]}, "must stay below 1"),
-        ({"fraction_milestones": [], "fraction_factors": []}, "must start at 0"),
-        ({"fraction_factors": [1.0, 0.8, 0.6, 1.4]}, r"must each be in \[0, 1\]"),
-    ],
-    ids=str,
-)
-def test_a_value_out_of_its_range(options, message):
-    with pytest.raises(ValueError, match=message):
-        KakurenboPolicy(**options)
-
-
-def test_an_unknown_name_gets_the_list_and_the_nearest():
-    with pytest.raises(ValueError, match=r"Unknown hiding_policy 'kakurembo'. Did you mean 'kakurenbo'\?.*'none'"):
-        create_policy("kakurembo", {})
-    with pytest.raises(ValueError, match=r"Unknown hiding_policy 'xyz'. Known policies: 'none'.*'kakurenbo'"):
-        create_policy("xyz", {})
-
-
 def test_a_policy_of_the_users(monkeypatch):
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
 

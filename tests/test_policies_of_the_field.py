@@ -130,41 +130,6 @@ def test_nothing_is_hidden_before_anything_is_known(name):
     assert not policy.select(SampleLedger(30), 0, 0.0).hidden.any()
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("coin", {"hiding_probability": 1.0}, r"hiding_probability=1.0 is not in \[0, 1\)"),
-        ("coin", {"confidence_threshold": 2}, r"confidence_threshold=2 is not in \[0, 1\]"),
-        ("coin", {"hiding_warmup_epochs": -1}, "hiding_warmup_epochs=-1 must be a whole number of epochs, 0 or more"),
-        ("spaced_repetition", {"max_interval": 0}, "max_interval=0 must be a whole number of epochs, 1 or more"),
-        ("spaced_repetition", {"max_interval": 256}, r"max_interval=256 is not in \[1, 255\]"),
-        ("spaced_repetition", {"max_resting_fraction": -0.1}, "max_resting_fraction=-0.1 is not in"),
-        ("spaced_repetition", {"confidence_threshold": "high"}, "confidence_threshold=high is not in"),
-        ("spaced_repetition", {"random_pause": 1}, "random_pause=1 must be true or false"),
-        ("spaced_repetition", {"growing": "yes"}, "growing='yes' must be true or false"),
-        ("spaced_repetition", {"refreshes": None}, "refreshes=None must be true or false"),
-        ("kakurenbo", {"max_consecutive_hidden": 0}, "max_consecutive_hidden=0 must be a whole number of epochs, 1 or"),
-        ("kakurenbo", {"max_consecutive_hidden": 256}, r"max_consecutive_hidden=256 is not in \[1, 255\]"),
-        ("kakurenbo", {"refreshed_fraction": 0.0}, r"refreshed_fraction=0.0 is not in \(0, 1\].*refresh_interval=0"),
-        ("kakurenbo", {"refreshed_fraction": 1.5}, "refreshed_fraction=1.5 is not in"),
-        ("kakurenbo", {"refresh_first": "oldest"}, "refresh_first='oldest' must be one of 'least_confident', 'random'"),
-        ("selective_backprop", {"beta": 0}, r"beta=0 is not in \(0, inf\)"),
-        ("selective_backprop", {"refresh_interval": -1}, "refresh_interval=-1 must be a whole number of epochs"),
-        ("forgetting", {"prune_at": 0}, r"prune_at=0 is not in \(0, 1\)"),
-        ("infobatch", {"pruning_probability": 1}, r"pruning_probability=1 is not in \[0, 1\)"),
-        ("infobatch", {"full_from": 1.5}, r"full_from=1.5 is not in \[0, 1\]"),
-        ("importance", {"weighted": "no"}, "weighted='no' must be true or false"),
-        ("random", {"max_hidden_fraction": 1.0}, "max_hidden_fraction=1.0 is not in"),
-        ("coin", {"hiding_probabilty": 0.5}, "'hiding_probabilty', which hiding_policy='coin' does not take. Did you "
-         "mean 'hiding_probability'"),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_a_value_out_of_its_range(name, options, message):
-    with pytest.raises(ValueError, match=message):
-        create_policy(name, {}, options)
-
-
 # ---- One by one ----
 
 

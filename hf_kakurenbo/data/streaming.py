@@ -150,7 +150,7 @@ class SampleStream(IterableDataset[Any]):
         self.id_column = id_column
         self.keeps_id = False
         """Whether the id stays in the examples, for a model that has an input of its name."""
-        self.num_samples = num_samples if num_samples is not None else _known_length(dataset)
+        self.num_samples = _known_length(dataset) if num_samples is None else int(num_samples)
         self.deal = Deal(batch_size=1)
         self.random_state: RandomState | None = None
         """Always None: the order of a stream is its own, and draws from no generator of this process."""

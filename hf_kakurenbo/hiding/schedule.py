@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.optim import Optimizer
 
+from .options import require_epochs, require_number, require_type
+
 
 class HiddenFractionSchedule:
     """The largest share of the samples that an epoch may hide: F × factor, the factor falling as training goes on.
@@ -38,20 +40,24 @@ class HiddenFractionSchedule:
         factors: Sequence[float] = (1.0, 0.8, 0.6, 0.4),
         warmup_epochs: int = 1,
     ) -> None:
-        if not 0 <= maximum < 1:
-            raise ValueError(
-                f"max_hidden_fraction={maximum} is not in [0, 1): it is the share of the samples that an epoch may "
-                "hide, 0.3 for up to 30 %; 0 hides nothing."
-            )
+        require_number(
+            "max_hidden_fraction",
+            maximum,
+            "[0, 1)",
+            "the fraction of the samples that an epoch may hide, 0.3 for up to 30 %; 0 hides nothing",
+        )
+        require_type("fraction_milestones", milestones, list[float])
+        require_type("fraction_factors", factors, list[float])
         if len(milestones) != len(factors):
             raise ValueError(
                 f"fraction_milestones has {len(milestones)} values ({list(milestones)}) and fraction_factors has "
                 f"{len(factors)} ({list(factors)}): give one factor for each milestone."
             )
-        if not milestones or milestones[0] != 0 or any(before >= after for before, after in pairwise(milestones)):
+        rising = all(before < after for before, after in pairwise(milestones))  # which NaN never is
+        if not milestones or milestones[0] != 0 or not rising:
             raise ValueError(
-                f"fraction_milestones={list(milestones)} must start at 0 and rise: they are the shares of the training "
-                "at which the next factor starts, such as [0.0, 0.3, 0.6, 0.8]."
+                f"fraction_milestones={list(milestones)} must start at 0 and rise: they are the fractions of the "
+                "training at which the next factor starts, such as [0.0, 0.3, 0.6, 0.8]."
             )
         if milestones[-1] >= 1:
             raise ValueError(f"fraction_milestones={list(milestones)} must stay below 1, the end of the training.")
@@ -59,24 +65,24 @@ class HiddenFractionSchedule:
             raise ValueError(
                 f"fraction_factors={list(factors)} must each be in [0, 1]: they scale max_hidden_fraction."
             )
-        if warmup_epochs < 0 or warmup_epochs != int(warmup_epochs):
-            raise ValueError(f"hiding_warmup_epochs={warmup_epochs} must be a whole number of epochs, 0 or more.")
+        require_epochs("hiding_warmup_epochs", warmup_epochs)
         self.maximum, self.warmup_epochs = maximum, warmup_epochs
         self.milestones, self.factors = tuple(milestones), tuple(factors)
 
     def __call__(self, epoch: int, progress: float) -> float:
         """F_e, for the epoch of an index from 0 that starts when a share `progress` of the training is done."""
-        return self.maximum * self._factor(epoch, progress)
+        return self.maximum * self.factor(epoch, progress)
 
     def count(self, num_samples: int, epoch: int, progress: float) -> int:
         """⌊F_e · N⌋, exact for the decimals as they are written: 0.29 of 100 samples are 29.
 
         In binary fractions they would be 28, a little more than 0.29 · 100 = 28.999999999999996.
         """
-        factors = (self.maximum, self._factor(epoch, progress))
+        factors = (self.maximum, self.factor(epoch, progress))
         return math.floor(math.prod(Fraction(str(factor)) for factor in factors) * num_samples)
 
-    def _factor(self, epoch: int, progress: float) -> float:
+    def factor(self, epoch: int, progress: float) -> float:
+        """By what F is multiplied in an epoch: 0 in the warm-up."""
         return 0.0 if epoch < self.warmup_epochs else self.factors[bisect_right(self.milestones, progress) - 1]
 
 

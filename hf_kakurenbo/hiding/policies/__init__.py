@@ -1,6 +1,6 @@
 """The policies, one file each, and the registry that finds them by name."""
 
-from .base import HidingPolicy, Selection, create_policy, list_policies, register_policy
+from .base import HidingPolicy, Selection, create_policy, list_policies, options_of_policy, register_policy
 from .coin import CoinPolicy
 from .forgetting import ForgettingPolicy
 from .importance import ImportancePolicy
@@ -23,5 +23,6 @@ __all__ = [
     "SpacedRepetitionPolicy",
     "create_policy",
     "list_policies",
+    "options_of_policy",
     "register_policy",
 ]

@@ -9,7 +9,7 @@ from ..ledger import SampleLedger
 
 def generator(seed: int, epoch: int, *stream: int) -> np.random.Generator:
     """The generator of an epoch, −1 for what precedes the first, or, by further numbers, one of several that it has."""
-    return np.random.default_rng([seed % 2**64, epoch % 2**64, *stream])
+    return np.random.default_rng([int(seed) % 2**64, epoch % 2**64, *stream])
 
 
 def draw_without_replacement(

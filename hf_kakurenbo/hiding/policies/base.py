@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..._names import did_you_mean
 from ..ledger import SampleLedger
+from ..options import require_type
 
 
 class Selection(NamedTuple):
@@ -39,10 +40,15 @@ class HidingPolicy(ABC):
     it decides at random it draws from a generator made of (seed, epoch) alone.
 
     Attributes:
+        warmup_epochs: epochs at the start in which it hides nothing.
+        needs_measurements: whether it hides only samples that a pass has measured before, so nothing in the first
+            epoch unless a pass precedes it.
         weighs_samples: whether it gives weights, so that a loss without any is refused before the first epoch ends.
         repeats_samples: whether it draws samples more than once, which a stream cannot.
     """
 
+    warmup_epochs: int = 0
+    needs_measurements: bool = False
     weighs_samples: bool = False
     repeats_samples: bool = False
 
@@ -84,6 +90,17 @@ class HidingPolicy(ABC):
             (N,) bool, or None for all that are hidden.
         """
         return None
+
+    def may_hide(self, epoch: int, progress: float) -> bool:
+        """Whether it may hide anything in an epoch, whatever is known about the samples.
+
+        Asked when a training begins, to warn of one in which nothing could ever be hidden.
+
+        Args:
+            epoch: its index, from 0.
+            progress: the fraction of the training already done when it starts, in [0, 1).
+        """
+        return epoch >= self.warmup_epochs
 
     # ---- What a policy knows beside the ledger: for most, nothing ----
 
@@ -140,6 +157,20 @@ def list_policies() -> list[str]:
     return sorted(_REGISTRY)
 
 
+def options_of_policy(name: str) -> list[str]:
+    """The names of the options that a policy takes: the arguments of its constructor.
+
+    Raises:
+        ValueError: no policy has the name.
+    """
+    require_type("hiding_policy", name, str)
+    if name not in _REGISTRY:
+        known = ["none", *list_policies()]
+        hint = did_you_mean(name, known)
+        raise ValueError(f"Unknown hiding_policy {name!r}.{hint} Known policies: {', '.join(map(repr, known))}.")
+    return list(inspect.signature(_REGISTRY[name]).parameters)
+
+
 def create_policy(
     name: str, options: Mapping[str, Any], policy_options: Mapping[str, Any] | None = None
 ) -> HidingPolicy:
@@ -153,12 +184,7 @@ def create_policy(
     Raises:
         ValueError: no policy has the name or the option, or an option is out of its range.
     """
-    if name not in _REGISTRY:
-        known = ["none", *list_policies()]
-        hint = did_you_mean(name, known)
-        raise ValueError(f"Unknown hiding_policy {name!r}.{hint} Known policies: {', '.join(map(repr, known))}.")
-    policy, policy_options = _REGISTRY[name], policy_options or {}
-    accepted = list(inspect.signature(policy).parameters)
+    accepted, policy_options = options_of_policy(name), policy_options or {}
     unknown = [option for option in policy_options if option not in accepted]
     if unknown:
         raise ValueError(
@@ -166,4 +192,4 @@ def create_policy(
             f"{did_you_mean(unknown[0], accepted)} It takes {', '.join(map(repr, accepted)) or 'none'}."
         )
     given = {option: value for option, value in options.items() if option in accepted and value is not None}
-    return policy(**{**given, **policy_options})
+    return _REGISTRY[name](**{**given, **policy_options})

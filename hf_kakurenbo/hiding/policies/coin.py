@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..ledger import SampleLedger
-from ._options import require_epochs, require_number
+from ..options import require_epochs, require_number, require_type
 from ._random import generator
 from .base import HidingPolicy, Selection, register_policy
 
@@ -29,6 +29,8 @@ class CoinPolicy(HidingPolicy):
         ValueError: an argument is out of its range.
     """
 
+    needs_measurements = True
+
     def __init__(
         self,
         confidence_threshold: float = 0.95,
@@ -39,8 +41,9 @@ class CoinPolicy(HidingPolicy):
         require_number(
             "confidence_threshold", confidence_threshold, "[0, 1]", "the probability from which on a sample is known"
         )
-        require_number("hiding_probability", hiding_probability, "[0, 1)", "that with which a known sample is hidden")
+        require_number("hiding_probability", hiding_probability, "[0, 1)", "the probability of hiding a known sample")
         require_epochs("hiding_warmup_epochs", hiding_warmup_epochs)
+        require_type("seed", seed, int)
         self.confidence_threshold = confidence_threshold
         self.hiding_probability = hiding_probability
         self.warmup_epochs = hiding_warmup_epochs

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..ledger import SampleLedger
+from ..options import require_number, require_type
 from ..schedule import HiddenFractionSchedule
-from ._options import require_number
 from ._random import draw_without_replacement, generator
 from .base import HidingPolicy, Selection, register_policy
 
@@ -41,10 +41,14 @@ class ForgettingPolicy(HidingPolicy):
         ValueError: an argument is out of its range.
     """
 
+    needs_measurements = True
+
     def __init__(
         self, max_hidden_fraction: float = 0.3, prune_at: float = 0.2, online: bool = False, seed: int = 0
     ) -> None:
-        require_number("prune_at", prune_at, "(0, 1)", "the share of the training after which samples are hidden")
+        require_number("prune_at", prune_at, "(0, 1)", "the fraction of the training after which samples are hidden")
+        require_type("online", online, bool)
+        require_type("seed", seed, int)
         self.fraction = HiddenFractionSchedule(max_hidden_fraction, [0.0], [1.0], 0)
         self.prune_at = prune_at
         self.online = online
@@ -55,7 +59,7 @@ class ForgettingPolicy(HidingPolicy):
 
     def select(self, ledger: SampleLedger, epoch: int, progress: float) -> Selection:
         """The samples of fewest events; if they were chosen before, once and for all, the same."""
-        if progress < self.prune_at or self._events is None or self._learned is None:
+        if not self.may_hide(epoch, progress) or self._events is None or self._learned is None:
             return Selection(torch.zeros(len(ledger), dtype=torch.bool), 0)
         if not self.online and ledger.num_hidden:
             return Selection(ledger.hidden.clone(), ledger.num_hidden)
@@ -71,6 +75,10 @@ class ForgettingPolicy(HidingPolicy):
     def most_hidden(self, draws: int, epoch: int, progress: float) -> int:
         """⌊F_e · draws⌋."""
         return self.fraction.count(draws, epoch, progress)
+
+    def may_hide(self, epoch: int, progress: float) -> bool:
+        """From `prune_at` on."""
+        return progress >= self.prune_at
 
     def wants_refresh(self, epoch: int) -> bool:
         """Only online: what was pruned for good is not looked at again."""

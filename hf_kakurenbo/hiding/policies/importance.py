@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..ledger import SampleLedger
-from ._options import require_epochs, require_switch
+from ..options import require_epochs, require_type
 from ._random import generator
 from .base import HidingPolicy, Selection, register_policy
 from .infobatch import mean_finite_loss
@@ -34,11 +34,13 @@ class ImportancePolicy(HidingPolicy):
         ValueError: an argument is out of its range.
     """
 
+    needs_measurements = True
     repeats_samples = True
 
     def __init__(self, weighted: bool = True, hiding_warmup_epochs: int = 1, seed: int = 0) -> None:
-        require_switch("weighted", weighted)
+        require_type("weighted", weighted, bool)
         require_epochs("hiding_warmup_epochs", hiding_warmup_epochs)
+        require_type("seed", seed, int)
         self.weighs_samples = weighted
         self.warmup_epochs = hiding_warmup_epochs
         self.seed = seed

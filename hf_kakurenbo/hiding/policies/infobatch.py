@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..ledger import SampleLedger
-from ._options import require_epochs, require_number
+from ..options import require_epochs, require_number, require_type
 from ._random import generator
 from .base import HidingPolicy, Selection, register_policy
 
@@ -30,6 +30,7 @@ class InfoBatchPolicy(HidingPolicy):
         ValueError: an argument is out of its range.
     """
 
+    needs_measurements = True
     weighs_samples = True
 
     def __init__(
@@ -40,10 +41,11 @@ class InfoBatchPolicy(HidingPolicy):
         seed: int = 0,
     ) -> None:
         require_number(
-            "pruning_probability", pruning_probability, "[0, 1)", "that with which a sample below the mean is hidden"
+            "pruning_probability", pruning_probability, "[0, 1)", "the probability of hiding a sample below the mean"
         )
-        require_number("full_from", full_from, "[0, 1]", "the share of the training from which on nothing is hidden")
+        require_number("full_from", full_from, "[0, 1]", "the fraction of the training from which on nothing is hidden")
         require_epochs("hiding_warmup_epochs", hiding_warmup_epochs)
+        require_type("seed", seed, int)
         self.pruning_probability = pruning_probability
         self.full_from = full_from
         self.warmup_epochs = hiding_warmup_epochs
@@ -52,7 +54,7 @@ class InfoBatchPolicy(HidingPolicy):
     def select(self, ledger: SampleLedger, epoch: int, progress: float) -> Selection:
         """A coin for each sample below the mean."""
         hidden = np.zeros(len(ledger), dtype=np.bool_)
-        if epoch < self.warmup_epochs or progress >= self.full_from:
+        if not self.may_hide(epoch, progress):
             return Selection(torch.from_numpy(hidden), 0)
         mean = mean_finite_loss(ledger)
         weights = np.ones(len(ledger), dtype=np.float32)
@@ -64,6 +66,10 @@ class InfoBatchPolicy(HidingPolicy):
             hidden[part] = below & (random.random(len(loss)) < self.pruning_probability)
             weights[part][below] = 1 / (1 - self.pruning_probability)
         return Selection(torch.from_numpy(hidden), candidates, torch.from_numpy(weights))
+
+    def may_hide(self, epoch: int, progress: float) -> bool:
+        """Neither in the warm-up nor in the last epochs."""
+        return self.warmup_epochs <= epoch and progress < self.full_from
 
     def wants_refresh(self, epoch: int) -> bool:
         """Never."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..ledger import SampleLedger
+from ..options import is_due, require_epochs, require_number, require_refresh_interval, require_type
 from ..ranking import lowest_loss
 from ..schedule import HiddenFractionSchedule
-from ._options import is_due, require_epochs, require_number, require_refresh_interval
 from ._random import draw_without_replacement, generator
 from .base import HidingPolicy, Selection, register_policy
 
@@ -54,6 +54,8 @@ class KakurenboPolicy(HidingPolicy):
         ValueError: an argument is out of its range.
     """
 
+    needs_measurements = True
+
     def __init__(
         self,
         max_hidden_fraction: float = 0.3,
@@ -74,6 +76,7 @@ class KakurenboPolicy(HidingPolicy):
             "[0, 1]",
             "the probability below which a candidate moves back, 0.7 in the paper",
         )
+        require_type("move_back", move_back, bool)
         require_refresh_interval(refresh_interval)
         if max_consecutive_hidden is not None:
             require_epochs("max_consecutive_hidden", max_consecutive_hidden, 1)
@@ -82,13 +85,15 @@ class KakurenboPolicy(HidingPolicy):
             "refreshed_fraction",
             refreshed_fraction,
             "(0, 1]",
-            "the share of the hidden samples that a refresh looks at, which refresh_interval=0 leaves out altogether",
+            "the fraction of the hidden samples that a refresh measures; refresh_interval=0 leaves it out altogether",
         )
         if refresh_first not in REFRESH_FIRST:
             raise ValueError(f"refresh_first={refresh_first!r} must be one of {', '.join(map(repr, REFRESH_FIRST))}.")
+        require_type("seed", seed, int)
         self.maximum_fraction = HiddenFractionSchedule(
             max_hidden_fraction, fraction_milestones, fraction_factors, hiding_warmup_epochs
         )
+        self.warmup_epochs = hiding_warmup_epochs
         self.confidence_threshold = confidence_threshold
         self.move_back = move_back
         self.refresh_interval = refresh_interval
@@ -118,6 +123,10 @@ class KakurenboPolicy(HidingPolicy):
     def wants_refresh(self, epoch: int) -> bool:
         """At the end of every `refresh_interval`-th epoch."""
         return is_due(epoch, self.refresh_interval)
+
+    def may_hide(self, epoch: int, progress: float) -> bool:
+        """Not in the warm-up, nor where the factor of F is 0."""
+        return self.maximum_fraction.factor(epoch, progress) > 0
 
     def to_refresh(self, ledger: SampleLedger, epoch: int) -> Tensor | None:
         """All hidden samples, or a share of them."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ..ledger import SampleLedger
+from ..options import require_type
 from ..schedule import HiddenFractionSchedule
 from ._random import draw_without_replacement, generator
 from .base import HidingPolicy, Selection, register_policy
@@ -38,9 +39,11 @@ class RandomPolicy(HidingPolicy):
         hiding_warmup_epochs: int = 1,
         seed: int = 0,
     ) -> None:
+        require_type("seed", seed, int)
         self.fraction = HiddenFractionSchedule(
             max_hidden_fraction, fraction_milestones, fraction_factors, hiding_warmup_epochs
         )
+        self.warmup_epochs = hiding_warmup_epochs
         self.seed = seed
 
     def select(self, ledger: SampleLedger, epoch: int, progress: float) -> Selection:
@@ -52,6 +55,10 @@ class RandomPolicy(HidingPolicy):
     def most_hidden(self, draws: int, epoch: int, progress: float) -> int:
         """⌊F_e · draws⌋."""
         return self.fraction.count(draws, epoch, progress)
+
+    def may_hide(self, epoch: int, progress: float) -> bool:
+        """Not in the warm-up, nor where the factor of F is 0."""
+        return self.fraction.factor(epoch, progress) > 0
 
     def wants_refresh(self, epoch: int) -> bool:
         """Never: nobody would read the figures."""

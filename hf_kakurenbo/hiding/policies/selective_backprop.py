@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..ledger import SampleLedger
-from ._options import is_due, require_epochs, require_number, require_refresh_interval
+from ..options import is_due, require_epochs, require_number, require_refresh_interval, require_type
 from ._random import generator
 from .base import HidingPolicy, Selection, register_policy
 
@@ -37,14 +37,15 @@ class SelectiveBackpropPolicy(HidingPolicy):
         ValueError: an argument is out of its range.
     """
 
+    needs_measurements = True
+
     def __init__(
         self, beta: float = 1.0, hiding_warmup_epochs: int = 1, refresh_interval: int = 1, seed: int = 0
     ) -> None:
-        require_number(
-            "beta", beta, "(0, inf)", "the power of the loss's share, by which 1 / (1 + beta) are trained on"
-        )
+        require_number("beta", beta, "(0, inf)", "the selectivity: 1 / (1 + beta) of the samples are trained on")
         require_epochs("hiding_warmup_epochs", hiding_warmup_epochs)
         require_refresh_interval(refresh_interval)
+        require_type("seed", seed, int)
         self.beta = beta
         self.warmup_epochs = hiding_warmup_epochs
         self.refresh_interval = refresh_interval

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ledger import SampleLedger
-from ._options import require_epochs, require_number, require_switch
+from ..options import require_epochs, require_number, require_type
 from ._random import draw_without_replacement, generator
 from .base import HidingPolicy, Selection, register_policy
 from .coin import is_known
@@ -48,6 +48,8 @@ class SpacedRepetitionPolicy(HidingPolicy):
         ValueError: an argument is out of its range.
     """
 
+    needs_measurements = True
+
     def __init__(
         self,
         confidence_threshold: float = 0.9,
@@ -65,11 +67,12 @@ class SpacedRepetitionPolicy(HidingPolicy):
         require_epochs("max_interval", max_interval, 1)
         require_number("max_interval", max_interval, "[1, 255]", "the longest pause, in epochs")
         require_number(
-            "max_resting_fraction", max_resting_fraction, "[0, 1]", "the share of the samples that may rest at once"
+            "max_resting_fraction", max_resting_fraction, "[0, 1]", "the fraction of the samples that may rest at once"
         )
         require_epochs("hiding_warmup_epochs", hiding_warmup_epochs)
         for name, switch in (("random_pause", random_pause), ("growing", growing), ("refreshes", refreshes)):
-            require_switch(name, switch)
+            require_type(name, switch, bool)
+        require_type("seed", seed, int)
         self.confidence_threshold = confidence_threshold
         self.max_interval = int(max_interval)
         self.max_resting_fraction = max_resting_fraction
