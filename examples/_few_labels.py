@@ -209,7 +209,7 @@ def draw(path: Path, found: dict[str, list[float]], folders: dict[str, str]) -> 
             shares.plot(*zip(*hidden, strict=True), color=colors[title], label=title)
     losses.set(title="Pre-training", xlabel="epoch", ylabel="loss of the visible samples")
     losses.legend(frameon=False)
-    shares.set(title="Samples not drawn", xlabel="epoch", ylabel="hidden share", ylim=(0, None))
+    shares.set(title="Samples not trained on", xlabel="epoch", ylabel="hidden fraction", ylim=(0, None))
     for place, (title, accuracies) in enumerate(found.items()):
         digits_read.plot([place] * len(accuracies), accuracies, "o", color=colors[title], alpha=0.5)
         digits_read.plot([place - 0.2, place + 0.2], [np.mean(accuracies)] * 2, color=colors[title], lw=2)

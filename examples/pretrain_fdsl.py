@@ -1,4 +1,4 @@
-"""Pre-train a vision model on images from formulas, and skip those that it already knows: they are not even drawn.
+"""Pre-train a vision model on images from formulas, and skip those that it already knows.
 
 Without arguments it pre-trains a tiny vision transformer on a stream of fractals, with and without hiding, fine-tunes
 it on ten handwritten digits of each kind, beside one that was not pre-trained, and compares. Nothing is downloaded; it

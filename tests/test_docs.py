@@ -26,7 +26,7 @@ def code_blocks(page):
 
 def test_the_loop_without_a_trainer_hides_and_learns():
     loop = code_blocks("docs/method.md")[0]
-    assert len(re.findall(r"# \d+$", loop, re.MULTILINE)) == 10
+    assert [int(number) for number in re.findall(r"# (\d+)$", loop, re.MULTILINE)] == list(range(1, 12))
     check = "\nimport sys\nassert 'transformers' not in sys.modules\n"
     done = subprocess.run([sys.executable, "-c", loop + check], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -35,6 +35,27 @@ def test_the_loop_without_a_trainer_hides_and_learns():
     assert int(lines[0][0]) == 0
     assert max(int(hidden) for hidden, _ in lines) > 100
     assert float(lines[-1][1]) > 95
+
+
+@pytest.mark.parametrize("interval", [0, 1, 2, 4])
+def test_the_loop_without_a_trainer_refreshes_when_it_is_due(interval, capsys):
+    loop = code_blocks("docs/method.md")[0]
+    policy, model = "KakurenboPolicy(max_hidden_fraction=0.3", "\noptimizer = "
+    assert loop.count(policy) == loop.count(model) == 1
+    loop = loop.replace(policy, f"{policy}, refresh_interval={interval}")
+    loop = loop.replace(model, f"\nmodel.register_forward_pre_hook(count){model}")
+    forward_only = []
+
+    def count(model, inputs):
+        if not torch.is_grad_enabled():
+            forward_only.append(len(inputs[0]))
+
+    scope = {"count": count}
+    exec(loop, scope)
+    hidden = [int(number) for number in re.findall(r"epoch \d+: (\d+) hidden", capsys.readouterr().out)]
+    due = [number for epoch, number in enumerate(hidden[:-1], start=1) if interval and epoch % interval == 0]
+    assert sum(forward_only) == scope["run"].refreshed_samples == sum(due)
+    assert (sum(forward_only) > 0) == (interval > 0)
 
 
 def test_the_policy_of_your_own_is_found_by_name(monkeypatch):
