@@ -407,10 +407,21 @@ def test_a_wrapper_that_does_not_pass_on_each_batch_once(tmp_path, wrapper, mess
 
 def test_without_the_callback_an_epoch_is_not_finished(tmp_path):
     """The kind: something takes away what hiding put into the trainer."""
-    trainer = make(tmp_path)
-    trainer.callback_handler.callbacks = [trainer.epochs]
+
+    class TakesAway(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            trainer.callback_handler.callbacks = [trainer.epochs]
+
+    trainer = make(tmp_path, callbacks=[TakesAway()])
     with pytest.raises(RuntimeError, match="Epoch 1 begins and epoch 0 is not finished"):
         trainer.train()
+
+
+def test_a_callback_taken_away_before_is_put_back(tmp_path):
+    trainer = make(tmp_path)
+    trainer.callback_handler.callbacks = [trainer.epochs]
+    trainer.train()
+    assert_hides_right(trainer)
 
 
 class StopsEpoch(TrainerCallback):

@@ -1,5 +1,8 @@
 """Every message that a person can meet with the trainer: at once, with the value and the way out."""
 
+import ast
+import inspect
+
 import datasets
 import pytest
 import torch
@@ -9,6 +12,7 @@ from transformers import Trainer, TrainingArguments
 
 from hf_kakurenbo import KakurenboMixin, KakurenboTrainer, SampleStatistics
 from hf_kakurenbo.hiding.checkpoint import LEDGER_NAME
+from hf_kakurenbo.trainer import validation
 from toy import Classifier, LinearClassifier, arguments, losses, make_trainer, same_weights, samples, trained
 
 
@@ -331,3 +335,17 @@ def test_samples_with_every_label_masked_are_told_once(tmp_path, caplog, masked,
         count = int(told[0].split()[0])
         assert 0 <= masked - count <= 203 - seen
         assert not bool(trainer.ledger.times_hidden[:masked].any())
+
+
+# What no policy could train on, and a search that is about hiding itself.
+WITHOUT_THE_WAY_OUT = ["The training dataset is empty", "The training loader has no batch", "The trial sets"]
+
+
+def test_each_refusal_names_the_way_out():
+    """The kind: a trainer refuses to train and leaves the user with that."""
+    raised = [node for node in ast.walk(ast.parse(inspect.getsource(validation))) if isinstance(node, ast.Raise)]
+    texts = [[part.value for part in ast.walk(node) if isinstance(part, ast.Constant)] for node in raised]
+    messages = ["".join(map(str, parts)) for parts in texts]
+    assert len(messages) > 8
+    without = [message for message in messages if 'hiding_policy="none"' not in message]
+    assert [message for message in without if not any(text in message for text in WITHOUT_THE_WAY_OUT)] == []

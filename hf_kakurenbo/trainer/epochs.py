@@ -277,3 +277,11 @@ class HidingCallback(TrainerCallback):
         if training is None or training.run.epoch_finished or _is_cut_short(self.trainer, training):
             return
         end_epoch(self.trainer, training)
+
+
+def put_first(trainer: Any, hides: bool) -> None:
+    """Put a [`HidingCallback`] before a trainer's other callbacks if it hides; if not, its callbacks are Trainer's."""
+    callbacks = trainer.callback_handler.callbacks
+    callbacks[:] = [callback for callback in callbacks if not isinstance(callback, HidingCallback)]
+    if hides:
+        callbacks.insert(0, HidingCallback(trainer))

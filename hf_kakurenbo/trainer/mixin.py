@@ -21,12 +21,13 @@ from ..distributed.barrier import RollCall
 from ..hiding import AlignedScheduler, SampleLedger
 from ..integrations.trl import explain_arguments
 from . import dataloaders, learning_rate, recording, resuming, saving
+from .advice import warn_of_what_has_no_effect
 from .checkpoints import last_complete_checkpoint, unmark
 from .consistency import require_same_training
-from .epochs import HidingCallback, end_epoch, run_epoch
+from .epochs import end_epoch, put_first, run_epoch
 from .preemption import save_at_the_same_update
 from .state import Training
-from .validation import refuse_what_cannot_be_honoured
+from .validation import refuse_switching, refuse_what_cannot_be_honoured, require_a_batch
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Base
@@ -75,9 +76,9 @@ class KakurenboMixin(_Base):
             if "hiding_policy" not in str(error):
                 raise
             raise explain_arguments(error, type(self)) from error
-        self.callback_handler.callbacks.insert(0, HidingCallback(self))
-        if self._hides():
-            save_at_the_same_update(self)
+        self._place_callbacks()
+        if self._hides() and self.train_dataset is not None:
+            warn_of_what_has_no_effect(self)
 
     @property
     def ledger(self) -> SampleLedger | None:
@@ -89,10 +90,20 @@ class KakurenboMixin(_Base):
 
     # Trainer checks its arguments here, during construction and once it knows its device.
     def _validate_args(self) -> None:
+        if self.train_dataset is not None:  # else it may be made to evaluate only
+            self._prepare_to_hide()
+        super()._validate_args()
+
+    def _prepare_to_hide(self) -> None:
         if self._hides():
             dataloaders.wrap_stream(self)
             refuse_what_cannot_be_honoured(self)
-        super()._validate_args()
+
+    # An option may have been set since the trainer was made, as a hyperparameter search does.
+    def _place_callbacks(self) -> None:
+        put_first(self, self._hides())
+        if self._hides():
+            save_at_the_same_update(self)
 
     # ---- Data ----
 
@@ -102,9 +113,7 @@ class KakurenboMixin(_Base):
         Raises:
             ValueError: the dataset has no length, or the sampler yields no single indices.
         """
-        if self._hides():
-            dataloaders.wrap_stream(self)
-            refuse_what_cannot_be_honoured(self)
+        self._prepare_to_hide()
         return super().get_train_dataloader()
 
     # Every loader of Trainer is made here; the training one gets ids beside its examples and the visible sampler.
@@ -168,21 +177,32 @@ class KakurenboMixin(_Base):
         require_same_training(self.args, self.train_dataset, none_is_complete or resume_from_checkpoint)
         if none_is_complete:
             raise none_is_complete
+        self._prepare_to_hide()
+        self._place_callbacks()
         if not self._hides():
             return super().train(resume_from_checkpoint, *args, **kwargs)
         self._training, self._num_earlier_loaders = None, len(self._loaders)
         with RollCall() as self._roll_call, recording.every_step_recorded(self):
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
+    # Trainer sets the options of a search's trial here, when the training has begun.
+    def _hp_search_setup(self, trial: Any) -> None:
+        hides = self._hides()
+        super()._hp_search_setup(trial)
+        if self._hides() != hides:
+            refuse_switching(self)
+
     def set_initial_training_values(self, args: Any, dataloader: Any) -> tuple[Any, ...]:
         """As Trainer's. With `max_steps` the epochs are shorter than it expects, so more of them are allowed.
 
         Raises:
             RuntimeError: what `get_train_dataloader` returned is not one pass over one loader of Trainer's.
+            ValueError: it has no batch.
         """
         if not self._hides():
             return super().set_initial_training_values(args, dataloader)
         self._loaders = [dataloaders.loader_of_training(self, dataloader)]
+        require_a_batch(self, dataloader)
         values: tuple[Any, ...] = super().set_initial_training_values(args, dataloader)
         return (args.max_steps, *values[1:]) if args.max_steps > 0 else values
 
