@@ -12,6 +12,7 @@ from .ledger import SampleLedger
 from .measurements import Measurements
 from .pending import PendingMeasurements
 from .statistics import Prediction, SampleStatistics, describe
+from .statistics.checks import require_statistics
 
 
 class Recorder:
@@ -42,16 +43,9 @@ class Recorder:
             statistics: theirs, in the same order.
 
         Raises:
-            ValueError: a field of the statistics is not of shape (B,).
+            ValueError: a field of the statistics is not of shape (B,), or of another dtype than it has to be.
         """
-        wrong = [
-            f"{name} {describe(field)}" for name, field in statistics._asdict().items() if field.shape != ids.shape
-        ]
-        if wrong:
-            raise ValueError(
-                f"Each of the sample statistics must have shape {tuple(ids.shape)}, one figure per sample of the "
-                f"batch; got {', '.join(wrong)}."
-            )
+        statistics = require_statistics(statistics, len(ids))
         self._settle()
         loss, correct, confidence = (field.detach().to(self.device, torch.float32) for field in statistics)
         self._pending.append(ids.to(self.device, torch.int64), torch.stack([loss, confidence, correct], dim=1))

@@ -17,10 +17,12 @@ from .statistics import (
     single_label_statistics,
     soft_label_statistics,
 )
+from .statistics.base import masked_outside
 
 
 def _single_label(logits: Tensor, labels: Tensor) -> Tensor:
-    return functional.cross_entropy(logits, labels.reshape(-1).long(), ignore_index=IGNORE_INDEX, reduction="none")
+    labels = masked_outside(labels.reshape(-1).long(), logits.shape[1])
+    return functional.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
 
 
 def _soft_label(logits: Tensor, labels: Tensor) -> Tensor:

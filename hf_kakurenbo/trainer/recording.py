@@ -12,10 +12,14 @@ from ..config import hiding_arguments, named_task
 from ..data import BatchIds, drop_ids, read_ids
 from ..hiding import HidingRun, SampleStatistics
 from ..hiding.statistics import Prediction
+from ..hiding.statistics.checks import require_confidences, require_statistics
 from ..hiding.weighting import require_weighable, weighed_loss
 from ..integrations.trl import is_scored, last_outputs, scored_statistics
 from .state import Batch, Training
 from .task_detection import make_matcher
+
+# Of a user's `statistics_fn`, the confidences of so many batches are read.
+_BATCHES_CHECKED = 4
 
 
 def compute_recorded_loss(
@@ -58,6 +62,7 @@ def compute_recorded_loss(
         return computed
     loss, outputs = parent(model, inputs, True, *args, **kwargs)
     measured = measure(trainer, training, ids, outputs, batch)
+    training.loss_check(measured, loss, batch)
     training.run.record(ids.samples, measured)
     loss = _weighed(training.run, loss, ids, measured)
     return (loss, outputs) if return_outputs else loss
@@ -68,14 +73,21 @@ def measure(
 ) -> SampleStatistics | Prediction:
     """What is to be recorded of a batch, from what the model returned."""
     if training.statistics_function is not None:
-        return SampleStatistics(*training.statistics_function(outputs, batch))
+        statistics = require_statistics(training.statistics_function(outputs, batch), ids.samples.numel())
+        if training.run.epoch <= 0 and training.run.batches_done < _BATCHES_CHECKED:
+            require_confidences(statistics)
+        return statistics
     if is_scored(outputs):
         return scored_statistics(outputs, ids, hiding_arguments(trainer.args).accuracy_threshold)
     if training.matcher is None:
         # Only now: a model may set its problem type in its first forward pass.
         options = hiding_arguments(trainer.args)
         training.matcher = make_matcher(
-            trainer.model, named_task(options), training.label_names, options.accuracy_threshold
+            trainer.model,
+            named_task(options),
+            training.label_names,
+            options.accuracy_threshold,
+            fused=trainer.args.use_liger_kernel,
         )
     return training.matcher(outputs, batch, ids.samples.numel(), ids.of_tokens)
 

@@ -16,6 +16,7 @@ from ..hiding import HidingPolicy, HidingRun
 from ..hiding.checkpoint import load_state
 from ..integrations.trl import computes_fused_loss
 from .checkpoints import is_marked_as_hiding
+from .loss_check import LossCheck
 from .state import Training
 
 logger = logging.getLogger(__name__)
@@ -60,13 +61,15 @@ def begin_training(
 def _make_training(trainer: Any, policy: HidingPolicy) -> Training:
     args, options, loader = trainer.args, hiding_arguments(trainer.args), trainer._loaders[0]
     loader.begin()
+    label_names = list(dict.fromkeys([*trainer.label_names, "labels"]))
     return Training(
         run=HidingRun(loader.num_samples, policy, args.device, options.lr_compensation, options.ledger_precision),
         training_loader=loader,
-        label_names=list(dict.fromkeys([*trainer.label_names, "labels"])),
+        label_names=label_names,
         statistics_function=resolve_statistics_function(options.statistics_fn),
         fused_loss=computes_fused_loss(type(trainer)),
         roll_call=trainer._roll_call,
+        loss_check=LossCheck(trainer, label_names),
     )
 
 

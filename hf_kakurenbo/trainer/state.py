@@ -11,6 +11,7 @@ from ..hiding import HidingRun, StatisticsFunction
 from ..hiding.schedule import SchedulerStart
 from ..hiding.statistics import StatisticsMatcher
 from .dataloaders import TrainingLoader
+from .loss_check import LossCheck
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Training:
     statistics_function: StatisticsFunction | None
     fused_loss: bool
     roll_call: RollCall
+    loss_check: LossCheck
     matcher: StatisticsMatcher | None = None
     resumed: dict[str, Any] = field(default_factory=dict)
     dropped: int = 0

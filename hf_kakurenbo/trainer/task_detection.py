@@ -33,7 +33,11 @@ _GENERATES = "For(ConditionalGeneration|Vision2Seq|ImageTextToText)$"
 
 
 def make_matcher(
-    model: nn.Module, task: str | None, label_names: Sequence[str], accuracy_threshold: float
+    model: nn.Module,
+    task: str | None,
+    label_names: Sequence[str],
+    accuracy_threshold: float,
+    fused: bool = False,
 ) -> StatisticsMatcher:
     """The matcher for what a model returns.
 
@@ -41,13 +45,14 @@ def make_matcher(
         model: the model; adapters of PEFT and compiled models are seen through.
         task: the name of the task, if the user said it.
         label_names: the names under which a batch may hold the labels.
-        accuracy_threshold: the share of right tokens or pixels from which on a sample is correct.
+        accuracy_threshold: the fraction of right tokens or pixels from which on a sample is correct.
+        fused: whether the model was asked for a fused loss, which computes no logits.
     """
     model = _underlying(model)
     config = getattr(model, "config", None)
     tasks = (task,) if task else tasks_of(model)
     ignore_index = getattr(config, "semantic_loss_ignore_index", IGNORE_INDEX)
-    return StatisticsMatcher(tasks, label_names, accuracy_threshold, ignore_index)
+    return StatisticsMatcher(tasks, label_names, accuracy_threshold, ignore_index, fused)
 
 
 def tasks_of(model: nn.Module) -> tuple[str, ...]:

@@ -27,10 +27,11 @@ StatisticsFunction: TypeAlias = Callable[[Any, Mapping[str, Any]], SampleStatist
 """From (what the model returned, the batch that it was given) to the statistics of the batch."""
 
 HOW_TO_WRITE_ONE = """
-A function of your own is three lines, passed as `KakurenboConfig(statistics_fn=my_statistics)`:
+Set hiding_policy="none" to train without hiding, or write a function of your own. It is three lines, passed as
+`KakurenboConfig(statistics_fn=my_statistics)`:
 
     def my_statistics(outputs, inputs):
-        loss, correct, confidence = ...  # each of shape (B,), without gradient
+        loss, correct, confidence = ...  # each of shape (B,): floating point, bool, floating point in [0, 1]
         return hf_kakurenbo.SampleStatistics(loss, correct, confidence)
 """
 
@@ -48,8 +49,14 @@ def describe(value: Any) -> str:
 
 def exp(logarithms: Tensor) -> Tensor:
     """Exponentials of (B,) logarithms, the same bit for bit wherever in the batch a sample stands."""
-    # In float32 a vectorised exponential may differ in the last bit from that of a row at the end of a batch.
-    return logarithms.double().exp().float()
+    # On a CPU, a vectorised exponential in float32 may differ in the last bit from that of a row at the end of a batch.
+    # Other devices treat each element alike, and some have no float64.
+    return (logarithms.double() if logarithms.device.type == "cpu" else logarithms).exp().float()
+
+
+def masked_outside(labels: Tensor, classes: int) -> Tensor:
+    """Integer labels with −100 in the place of what is no class in 0..C−1: other losses ignore −1 or 255."""
+    return labels.masked_fill((labels < 0) | (labels >= classes), IGNORE_INDEX)
 
 
 def nothing_asked(statistics: SampleStatistics, asked: Tensor) -> SampleStatistics:

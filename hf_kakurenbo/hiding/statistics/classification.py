@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .base import IGNORE_INDEX, SampleStatistics, exp, nothing_asked
+from .base import IGNORE_INDEX, SampleStatistics, exp, masked_outside, nothing_asked
 
 SOFT_LABEL_TOLERANCE = 1e-2
 """How far the sum of a row of soft labels may be from 1 (half-precision labels round)."""
@@ -21,13 +21,13 @@ def single_label_statistics(logits: Tensor, labels: Tensor) -> SampleStatistics:
 
     Args:
         logits: (B, C) floating point.
-        labels: (B,) or (B, 1) integers in 0..C−1, or −100 for a masked sample.
+        labels: (B,) or (B, 1) integers in 0..C−1; anything else (−100, −1, 255) masks the sample.
 
     Returns:
         Cross entropy; whether the argmax is the label; the largest softmax probability over the classes. A masked
         sample was not asked anything: its loss is NaN, so it is never hidden, and it is not correct.
     """
-    labels = labels.reshape(-1)
+    labels = masked_outside(labels.reshape(-1), logits.shape[1])
     log_probabilities = torch.log_softmax(logits.detach().float(), dim=1)
     log_confidence, predicted = log_probabilities.max(dim=1)
     asked = labels != IGNORE_INDEX

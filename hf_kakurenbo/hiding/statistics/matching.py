@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .base import HOW_TO_WRITE_ONE, IGNORE_INDEX, SampleStatistics, describe
+from .base import HOW_TO_WRITE_ONE, IGNORE_INDEX, SampleStatistics, describe, masked_outside
 from .classification import (
     are_distributions,
     multi_label_statistics,
@@ -32,6 +32,9 @@ Rule: TypeAlias = Callable[[Tensor, Tensor], SampleStatistics]
 """From (logits, labels) to the statistics, sample by sample."""
 
 _SPAN_LABELS = ("start_positions", "end_positions")
+
+# What models of Transformers call the tensors that are no predictions.
+_NO_PREDICTIONS = ("loss", "hidden", "attention", "embed", "pooler", "state", "past_key", "mask")
 
 LOSS_TOLERANCE = 5e-3
 """How far, as a share, the loss that a model returned may be from the one that a rule expects of it."""
@@ -96,12 +99,12 @@ def _has_classes(logits: Tensor, at_least: int) -> bool:
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return functional.cross_entropy(logits.flatten(0, -2).float(), labels.flatten())
+    return functional.cross_entropy(logits.flatten(0, -2).float(), masked_outside(labels.flatten(), logits.shape[-1]))
 
 
 TASKS: dict[str, Task] = {
     "single_label_classification": Task(
-        _fits_single_label, lambda logits, labels: functional.cross_entropy(logits.float(), labels.reshape(-1).long())
+        _fits_single_label, lambda logits, labels: _cross_entropy(logits, labels.reshape(-1).long())
     ),
     "soft_label_classification": Task(
         _fits_soft_labels, lambda logits, labels: functional.cross_entropy(logits.float(), labels.float())
@@ -118,7 +121,8 @@ TASKS: dict[str, Task] = {
     "semantic_segmentation": Task(
         _fits_pixels,
         lambda logits, labels: functional.cross_entropy(
-            functional.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear"), labels.long()
+            functional.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear"),
+            masked_outside(labels.long(), logits.shape[1]),
         ),
     ),
     "question_answering": Task(
@@ -148,6 +152,7 @@ class StatisticsMatcher:
         label_names: the names under which the batch may hold the labels; the first one present is used.
         accuracy_threshold: the share of right tokens or pixels from which on a sample is correct, in [0, 1].
         ignore_index: one more label that is masked in a segmentation.
+        fused: whether the model was asked for a fused loss, which computes no logits.
     """
 
     def __init__(
@@ -156,7 +161,9 @@ class StatisticsMatcher:
         label_names: Sequence[str] = ("labels",),
         accuracy_threshold: float = ACCURACY_THRESHOLD,
         ignore_index: int = IGNORE_INDEX,
+        fused: bool = False,
     ) -> None:
+        self.fused = fused
         self.tasks = tuple(tasks)
         self.label_names = label_names
         self.accuracy_threshold = accuracy_threshold
@@ -272,7 +279,7 @@ class StatisticsMatcher:
         return ValueError(
             f"No built-in rule gives the per-sample loss, correctness and confidence of this batch{made_for}.\n"
             f"The model returned {describe(outputs)}.\nThe batch holds {describe(inputs)}."
-            + _likely_cause(find_logits(outputs), self._find_labels(inputs))
+            + _likely_cause(find_logits(outputs), self._find_labels(inputs), self.fused)
             + HOW_TO_WRITE_ONE
         )
 
@@ -293,7 +300,20 @@ def find_logits(outputs: Any, spans: bool = False) -> Tensor | None:
     start, end = _entry(outputs, "start_logits"), _entry(outputs, "end_logits")
     if spans and start is not None and end is not None:
         return torch.stack([start, end], dim=1)
-    return _entry(outputs, "logits")
+    logits = _entry(outputs, "logits")
+    return _only_prediction(outputs) if logits is None else logits
+
+
+def _only_prediction(outputs: Any) -> Tensor | None:
+    """The one tensor beside the loss in a dict without logits; of several nothing says which it is."""
+    if not isinstance(outputs, Mapping):
+        return None
+    found = [
+        entry
+        for name, entry in outputs.items()
+        if isinstance(entry, Tensor) and entry.ndim > 0 and not any(word in name for word in _NO_PREDICTIONS)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def find_loss(outputs: Any) -> Tensor | None:
@@ -318,11 +338,13 @@ def _placed(task: str, labels: Tensor, inputs: Mapping[str, Any]) -> tuple[str, 
     return task, labels
 
 
-def _likely_cause(logits: Tensor | None, labels: Any) -> str:
+def _likely_cause(logits: Tensor | None, labels: Any, fused: bool) -> str:
+    if logits is None and fused:
+        return "\nThere are no logits among it: a fused loss computes none. Turn it off (`use_liger_kernel=False`)."
     if logits is None:
         return (
-            "\nThere are no logits among it. A fused loss computes none: turn it off (`use_liger_kernel=False`), or "
-            "give the figures in a `statistics_fn`."
+            "\nThere are no predictions among it that could be told from the rest (`logits`, or one tensor beside the "
+            "loss), so it does not say how well each sample is known."
         )
     if isinstance(labels, Tensor) and logits.ndim == 3 and labels.ndim == 2 and logits.shape[1] != labels.shape[1]:
         return (
