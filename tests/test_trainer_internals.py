@@ -22,6 +22,7 @@ PARAMETERS = {
     "training_step": ["model", "inputs", "num_items_in_batch"],
     "compute_loss": ["model", "inputs", "return_outputs", "num_items_in_batch"],
     "compute_loss_context_manager": [],
+    "_hp_search_setup": ["trial"],
     "set_initial_training_values": ["args", "dataloader"],
     "_init_training_state": [
         "max_steps",
