@@ -252,8 +252,8 @@ def test_a_warning_when_hiding_costs_noticeably_more_than_it_saves(
 
     finish = HidingRun.finish_epoch
 
-    def slow(run):
-        measured = finish(run)
+    def slow(run, *seen):
+        measured = finish(run, *seen)
         run.time_saved = -seconds_lost * (run.ledger.num_hidden > 0)
         return measured
 
@@ -267,8 +267,8 @@ def test_the_warning_comes_once_and_late_if_need_be(tmp_path, caplog, monkeypatc
 
     finish = HidingRun.finish_epoch
 
-    def slow_from_the_fifth_on(run):
-        measured = finish(run)
+    def slow_from_the_fifth_on(run, *seen):
+        measured = finish(run, *seen)
         run.time_saved += 100 if run.epoch < 5 else -1000
         return measured
 
