@@ -98,7 +98,7 @@ WAITING = {
     "token classification": 1,
     "causal language modelling": 1,
     "question answering": 3,
-    "weights": 19,
+    "weights": 22,
     "stream": 1,
 }
 # Logits of more than a megabyte do not wait: their statistics are computed in each step. Those of tokens come in four

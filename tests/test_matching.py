@@ -175,9 +175,15 @@ def test_a_batch_that_no_rule_fits(outputs, labels, tasks):
         measured(outputs, {"labels": labels}, tasks=tasks)
 
 
-def test_a_fused_loss_returns_no_logits():
-    with pytest.raises(ValueError, match=r"(?s)no logits among it.*use_liger_kernel=False"):
-        measured({"loss": torch.tensor(1.0), "logits": None}, {"labels": LABELS})
+@pytest.mark.parametrize(
+    ("fused", "reason"),
+    [(True, r"no logits among it.*use_liger_kernel=False"), (False, r"no predictions among it")],
+    ids=["asked for", "not asked for"],
+)
+def test_a_fused_loss_is_named_only_where_it_was_asked_for(fused, reason):
+    with pytest.raises(ValueError, match=rf"(?s){reason}.*hiding_policy=\"none\"") as refused:
+        StatisticsMatcher(fused=fused)({"loss": torch.tensor(1.0), "logits": None}, {"labels": LABELS})
+    assert ("liger" in str(refused.value)) is fused
 
 
 def test_logits_of_another_length_than_the_labels():

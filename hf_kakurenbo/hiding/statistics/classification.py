@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .base import IGNORE_INDEX, SampleStatistics, exp, masked_outside, nothing_asked
+from .base import SampleStatistics, exp, nothing_asked
 
 SOFT_LABEL_TOLERANCE = 1e-2
 """How far the sum of a row of soft labels may be from 1 (half-precision labels round)."""
@@ -27,12 +27,12 @@ def single_label_statistics(logits: Tensor, labels: Tensor) -> SampleStatistics:
         Cross entropy; whether the argmax is the label; the largest softmax probability over the classes. A masked
         sample was not asked anything: its loss is NaN, so it is never hidden, and it is not correct.
     """
-    labels = masked_outside(labels.reshape(-1), logits.shape[1])
+    labels = labels.reshape(-1)
     log_probabilities = torch.log_softmax(logits.detach().float(), dim=1)
     log_confidence, predicted = log_probabilities.max(dim=1)
-    asked = labels != IGNORE_INDEX
-    loss = -log_probabilities.gather(1, labels.masked_fill(~asked, 0).long().unsqueeze(1)).squeeze(1)
-    return nothing_asked(SampleStatistics(loss, predicted == labels, exp(log_confidence)), asked)
+    classes = labels.clamp(0, logits.shape[1] - 1)
+    loss = -log_probabilities.gather(1, classes.long().unsqueeze(1)).squeeze(1)
+    return nothing_asked(SampleStatistics(loss, predicted == labels, exp(log_confidence)), classes == labels)
 
 
 @torch.no_grad()
