@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from transformers import TrainerCallback
+from transformers.trainer_callback import CallbackHandler
 
 from standin_device import DEVICE, MODULE, PACKAGE, Event, OnDevice, StandIn
 
@@ -38,31 +38,31 @@ def train_on_standin(make: Callable[..., Any], *args: Any, **options: Any) -> tu
         # Quick: a kernel for each parameter. PyTorch's fused optimizers do not know the device.
         trainer = make(*args, **{"use_cpu": False, "optim": "sgd", "logging_steps": 1000, **options})
         assert trainer.args.device == trainer.accelerator.device == DEVICE
-        trainer.callback_handler.callbacks.insert(0, _Phases(device))
+        _note_phases(trainer.callback_handler, device)
         trainer.train()
         assert all(isinstance(parameter, OnDevice) for parameter in trainer.model.parameters())
     return trainer, device
 
 
-class _Phases(TrainerCallback):
-    """Notes where a training is: (epoch, step) until that step has ended, (epoch, "end") until the next one begins.
+def _note_phases(handler: CallbackHandler, device: StandIn) -> None:
+    """Note where a training is: (epoch, step) until that step has ended, (epoch, "end") until the next epoch begins.
 
-    It stands before every other callback, so that the end of an epoch begins with it. Trainer begins an epoch before
+    It does so before any callback is called, so that the end of an epoch begins with it. Trainer begins an epoch before
     anything else of it: a pass over all samples before the first is in (0, 0).
     """
 
-    def __init__(self, device: StandIn) -> None:
-        self.device, self.epoch = device, -1
+    def before(event: str, next_phase: Callable[[], Any]) -> None:
+        call = getattr(handler, event)
 
-    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.epoch += 1
-        self.device.phase = (self.epoch, 0)
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            device.phase = next_phase()
+            return call(*args, **kwargs)
 
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.device.phase = (self.epoch, self.device.phase[1] + 1)
+        setattr(handler, event, noted)
 
-    def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
-        self.device.phase = (self.epoch, "end")
+    before("on_epoch_begin", lambda: (0 if device.phase is None else device.phase[0] + 1, 0))
+    before("on_step_end", lambda: (device.phase[0], device.phase[1] + 1))
+    before("on_epoch_end", lambda: (device.phase[0], "end"))
 
 
 def steps(device: StandIn) -> list[list[Event]]:

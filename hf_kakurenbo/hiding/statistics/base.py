@@ -56,7 +56,7 @@ def exp(logarithms: Tensor) -> Tensor:
 
 def masked_outside(labels: Tensor, classes: int) -> Tensor:
     """Integer labels with −100 in the place of what is no class in 0..C−1: other losses ignore −1 or 255."""
-    return labels.where(labels.clamp(0, classes - 1) == labels, IGNORE_INDEX)
+    return labels.masked_fill(labels.clamp(0, classes - 1) != labels, IGNORE_INDEX)
 
 
 def nothing_asked(statistics: SampleStatistics, asked: Tensor) -> SampleStatistics:
