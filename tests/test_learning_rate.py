@@ -40,7 +40,7 @@ def assert_arrives(plain, hiding):
             assert rate == pytest.approx(plain.watch.rates[int(place * 13 + 1e-9)] * scale)
 
 
-@pytest.mark.parametrize("warmup", [{}, {"warmup_steps": 7}, {"warmup_steps": 0.1}], ids=str)
+@pytest.mark.parametrize("warmup", [{}, {"warmup_steps": 7}, {"warmup_steps": 0.5}], ids=str)
 @pytest.mark.parametrize(
     "kind", [kind for kind in SchedulerType if kind not in WITH_METRIC], ids=lambda kind: kind.value
 )

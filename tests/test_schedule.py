@@ -117,3 +117,25 @@ def test_the_state_goes_on_within_an_epoch_and_loads_into_a_bare_scheduler(tmp_p
     assert aligned.scale == 1.0
     with pytest.raises(ValueError, match="at least one update, got updates=0"):
         aligned.begin_epoch(0, 10)
+
+
+def test_a_tensor_that_somebody_else_has_set_is_kept_too():
+    driven = optimizer(torch.tensor(0.1))
+    scheduler = AlignedScheduler(torch.optim.lr_scheduler.ExponentialLR(driven, 0.5), driven)
+    scheduler.begin_epoch(2, 2, scale=2.0)
+    driven.param_groups[0]["lr"].fill_(0.8)
+    driven.step()
+    scheduler.step()
+    assert float(driven.param_groups[0]["lr"]) == pytest.approx(0.8 * 0.5)
+
+
+def test_a_loaded_state_sets_the_rates_whatever_the_optimizers_state_has_brought():
+    driven = optimizer(0.1)
+    scheduler = AlignedScheduler(torch.optim.lr_scheduler.ExponentialLR(driven, 0.9), driven)
+    scheduler.begin_epoch(7, 10, scale=1.25)
+    driven.step()
+    scheduler.step()
+    fresh = optimizer(0.1)
+    resumed = AlignedScheduler(torch.optim.lr_scheduler.ExponentialLR(fresh, 0.9), fresh)
+    resumed.load_state_dict(scheduler.state_dict())
+    assert fresh.param_groups[0]["lr"] == driven.param_groups[0]["lr"] == pytest.approx(0.1 * 0.9 * 1.25)

@@ -3,6 +3,7 @@
 It stands alone: `docs/method.md` shows it in a hand-written PyTorch loop.
 """
 
+from .aligned_scheduler import AlignedScheduler
 from .compact_ledger import CompactLedger, create_ledger
 from .ledger import SampleLedger
 from .measurements import Measurements
@@ -24,7 +25,7 @@ from .policies import (
 from .recorder import Recorder
 from .refresh import forward_only
 from .run import HidingRun
-from .schedule import AlignedScheduler, HiddenFractionSchedule, compensated_learning_rate_scale
+from .schedule import HiddenFractionSchedule, compensated_learning_rate_scale
 from .statistics import (
     SampleStatistics,
     StatisticsFunction,

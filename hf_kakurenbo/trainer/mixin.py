@@ -18,7 +18,7 @@ from .._compat import num_train_samples_argument
 from ..config import create_configured_policy, hiding_arguments
 from ..data import IdentifyingCollator
 from ..distributed.barrier import RollCall
-from ..hiding import AlignedScheduler, SampleLedger
+from ..hiding import SampleLedger
 from ..integrations.trl import explain_arguments
 from . import dataloaders, learning_rate, recording, resuming, saving
 from .advice import warn_of_what_has_no_effect
@@ -252,11 +252,23 @@ class KakurenboMixin(_Base):
         self.callback_handler.lr_scheduler = self.lr_scheduler
         return prepared
 
+    # Called from there before DeepSpeed loads a checkpoint.
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """As Trainer's."""
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        learning_rate.before_engine_loads(self, self._training)
+        return scheduler
+
     # Called from there when the scheduler exists and before its state is loaded.
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        learning_rate.align_scheduler(self, self._training)
-        learning_rate.remember_start(self, self._training)
-        super()._load_optimizer_and_scheduler(checkpoint)
+        learning_rate.before_loading(self, self._training)
+        if not learning_rate.was_loaded_by_engine(self, self._training, checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    # Trainer logs what this returns after the optimizer's step, and LOMO steps with it.
+    def _get_learning_rate(self) -> float:
+        parent: Callable[[], float] = super()._get_learning_rate
+        return parent() if self._training is None else learning_rate.current_rate(self, parent)
 
     # ---- Epochs ----
 
@@ -291,8 +303,7 @@ class KakurenboMixin(_Base):
         run = self._training.run
         if not run.epoch_finished:
             end_epoch(self, self._training)
-        if isinstance(self.lr_scheduler, AlignedScheduler):
-            self.lr_scheduler.close()
+        learning_rate.end_compensation(self)
         samples = num_train_samples_argument(self, run.samples_this_session)
         output = super()._finalize_training(trial, samples, start_time)
         output.metrics.update(run.totals())

@@ -8,7 +8,7 @@ from typing import Any
 from ..data import BatchIds, HiddenLoader, SampleStream, VisibleSampler
 from ..distributed.barrier import RollCall
 from ..hiding import HidingRun, StatisticsFunction
-from ..hiding.schedule import SchedulerStart
+from ..hiding.aligned_scheduler import SchedulerStart
 from ..hiding.statistics import StatisticsMatcher
 from .dataloaders import TrainingLoader
 from .loss_check import LossCheck
