@@ -100,7 +100,7 @@ SCHEDULERS = {
     "WarmupCosineLR": {"total_num_steps": TOTAL, "warmup_num_steps": WARMUP, "warmup_type": "linear"},
     "OneCycle": {"cycle_min_lr": 1e-3, "cycle_max_lr": 2e-2, "cycle_first_step_size": 20, "cycle_momentum": True},
     "LRRangeTest": {"lr_range_test_min_lr": 1e-3, "lr_range_test_step_size": 10},
-    # PyTorch's, which DeepSpeed takes by name where it does not wrap the optimizer; the second goes on from its last rate.
+    # PyTorch's, taken by name where the optimizer is not wrapped; the second computes the next rate from the last.
     "StepLR": {"step_size": 10},
     "ExponentialLR": {"gamma": 0.97},
 }

@@ -31,6 +31,8 @@ PARAMETERS = {
         "resume_from_checkpoint",
         "trial",
     ],
+    "create_scheduler": ["num_training_steps", "optimizer"],
+    "_get_learning_rate": [],
     "_prepare_for_training": ["max_steps", "train_dataloader", "resume_from_checkpoint"],
     "_load_optimizer_and_scheduler": ["checkpoint"],
     "_load_rng_state": ["checkpoint"],
@@ -134,15 +136,25 @@ def test_the_course_is_what_it_was(owner, source):
     assert source in inspect.getsource(owner)
 
 
-def test_the_state_is_saved_after_everything_that_a_resumption_needs():
-    body = inspect.getsource(Trainer._save_checkpoint)
-    order = [
-        "save_model(",
-        "_save_optimizer_and_scheduler(",
-        "_save_rng_state(",
-        "save_to_json(",
-        "rotate_checkpoints(",
-    ]
+ORDERS = [
+    # The state is saved after everything that a resumption needs.
+    (
+        Trainer._save_checkpoint,
+        ["save_model(", "_save_optimizer_and_scheduler(", "_save_rng_state(", "save_to_json(", "rotate_checkpoints("],
+    ),
+    # DeepSpeed's scheduler can be taken before it loads a checkpoint; what Trainer saved of it is loaded afterwards.
+    (
+        Trainer._prepare_for_training,
+        ["self.accelerator.prepare(", "self.create_scheduler(", "deepspeed_load_checkpoint(", "_load_optimizer_and_"],
+    ),
+    # The rate for the log is asked for between the steps of the optimizer and of the scheduler.
+    (Trainer._run_epoch, ["self.optimizer.step()", "self._get_learning_rate()", "self.lr_scheduler.step()"]),
+]
+
+
+@pytest.mark.parametrize(("owner", "order"), ORDERS, ids=lambda value: getattr(value, "__name__", ""))
+def test_the_order_is_what_it_was(owner, order):
+    body = inspect.getsource(owner)
     places = [body.index(call) for call in order]
     assert places == sorted(places)
 
