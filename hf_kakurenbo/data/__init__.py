@@ -4,7 +4,9 @@ from .identity import BatchIds, IdentifiedDataset, IdentifyingCollator, drop_ids
 from .loaders import HiddenLoader, leave_whole, make_deal, make_visible_sampler
 from .position import Position
 from .random_state import RandomState, untouched_random_state
+from .row_digests import RowDigests, digest_rows
 from .samplers import HiddenSampler, VisibleSampler
+from .stored_rows import source_of
 from .streaming import Deal, IndexedStream, SampleStream, StreamCollator, StreamOrder, is_indexed
 
 __all__ = [
@@ -17,15 +19,18 @@ __all__ = [
     "IndexedStream",
     "Position",
     "RandomState",
+    "RowDigests",
     "SampleStream",
     "StreamCollator",
     "StreamOrder",
     "VisibleSampler",
+    "digest_rows",
     "drop_ids",
     "is_indexed",
     "leave_whole",
     "make_deal",
     "make_visible_sampler",
     "read_ids",
+    "source_of",
     "untouched_random_state",
 ]

@@ -24,19 +24,28 @@ class Choice:
         wanted: (N,) bool, by id: the samples that have a position in the order, counted from 0.
         takes: from a position to whether the sample there is made.
         keeps_id: whether the id stays in the example.
+        trained: (N,) bool, by id: the samples that were trained on before the epoch was interrupted, which come first
+            in its order; None if it was not.
 
     Attributes:
         chosen: (position, id) of the examples that were chosen and not yet made.
     """
 
     def __init__(
-        self, id_column: str, wanted: NDArray[np.bool_], takes: Callable[[int], bool], keeps_id: bool = False
+        self,
+        id_column: str,
+        wanted: NDArray[np.bool_],
+        takes: Callable[[int], bool],
+        keeps_id: bool = False,
+        trained: NDArray[np.bool_] | None = None,
     ) -> None:
         self.id_column = id_column
         self.keeps_id = keeps_id
         self.chosen: deque[tuple[int, int]] = deque()
         self._wanted = wanted
         self._takes = takes
+        self._trained = trained
+        self._num_trained = 0 if trained is None else int(np.count_nonzero(trained))
         self._seen = np.zeros(len(wanted), dtype=bool)
         self._position = -1
 
@@ -45,12 +54,15 @@ class Choice:
 
         Raises:
             KeyError: it has no id column.
-            ValueError: its id is no integer in 0..N−1, or came before.
+            ValueError: its id is no integer in 0..N−1, or came before; or it stands where another one stood before
+                the epoch was interrupted.
         """
         sample_id = self._checked(example[self.id_column])
         if not self._wanted[sample_id]:
             return False
         self._position += 1
+        if self._position < self._num_trained:
+            self._require_trained(sample_id)
         if not self._takes(self._position):
             return False
         self.chosen.append((self._position, sample_id))
@@ -77,6 +89,17 @@ class Choice:
             )
         self._seen[sample_id] = True
         return sample_id
+
+    def _require_trained(self, sample_id: int) -> None:
+        if self._trained is None or self._trained[sample_id]:
+            return
+        raise ValueError(
+            f"The stream has another order than before the epoch was interrupted: sample {sample_id} is now among the "
+            f"first {self._num_trained:,}, and was not trained on. Some samples would be trained on a second time, "
+            "others never. Give the stream the order that it had (the same files, the same seed and buffer of `shuffle`), "
+            "resume from a checkpoint saved at the end of an epoch, after which any order may follow, or set "
+            'hiding_policy="none".'
+        )
 
     @property
     def has_begun(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from numbers import Integral
 from typing import Any
 
@@ -158,6 +159,15 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         shape = (len(self.mode), self.image_size, self.image_size)
         image = Array3D(shape, "uint8") if self.as_tensor else ImageFeature()
         return Features({"image": image, "label": ClassLabel(names=names), "sample_id": Value("int64")})
+
+    @property
+    def rows_fingerprint(self) -> str:
+        """What decides which sample is where, at any size and in any colours; a resumed training compares it."""
+        own = "" if self.parameters is None else blake2b(np.concatenate(self.parameters).tobytes()).hexdigest()
+        return (
+            f"{self.family.name} {self.family.version}, seed {self.seed}, {self.split}, categories "
+            f"{self.category_numbers} {own}, instances {self.instance_numbers}"
+        )
 
     def __len__(self) -> int:
         return self.categories * self.instances

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,12 @@ class _Samples(Dataset[dict[str, Any]]):
         self._images = images
         self._sample_ids = sample_ids
         self._unchanged = len(one_to_one_chain(stream._ex_iterable)) == 1 and not stream._formatting
+
+    @property
+    def rows_fingerprint(self) -> str:
+        """As that of an `FDSLDataset`."""
+        chosen = "all" if self._sample_ids is None else blake2b(self._sample_ids.tobytes()).hexdigest()
+        return f"{self._images.rows_fingerprint}, samples {chosen}"
 
     def __len__(self) -> int:
         return len(self._images) if self._sample_ids is None else len(self._sample_ids)

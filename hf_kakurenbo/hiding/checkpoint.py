@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .durable import flush
+
 LEDGER_NAME = "kakurenbo.safetensors"
 """Name of the file in a checkpoint folder."""
 
@@ -18,7 +20,9 @@ _FORMAT = "1"
 
 
 def save_state(folder: str | os.PathLike[str], tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-    """Write the file into a folder, which is made if need be. It appears complete or not at all.
+    """Write the file into a folder, which is made if need be. It appears complete or not at all, and stays so.
+
+    The disk has it before it takes the place of an older one, so that a loss of power leaves the one or the other.
 
     Args:
         folder: the checkpoint folder.
@@ -31,7 +35,9 @@ def save_state(folder: str | os.PathLike[str], tensors: dict[str, Tensor], scala
     try:
         metadata = {"format": _FORMAT, "scalars": json.dumps(scalars)}
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=metadata)
+        flush(beside)
         beside.replace(target)
+        flush(target.parent)
     finally:
         beside.unlink(missing_ok=True)
 

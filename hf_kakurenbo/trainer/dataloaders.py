@@ -34,6 +34,8 @@ class TrainingLoader:
     collator: IdentifyingCollator
     num_samples: int
     """N, the samples of the dataset that it was made for."""
+    dataset: Any
+    """That dataset, less the columns that Trainer removes."""
 
     def begin(self) -> None:
         """Make it that of a training: nothing is hidden yet, and batches carry ids from now on."""
@@ -97,7 +99,7 @@ def make_training_loader(
         loader = parent(IdentifiedDataset(dataset), description, batch_size, lambda _: sampler, True, dataloader_key)
     finally:
         trainer.data_collator = users_collator
-    trainer._loaders.append(TrainingLoader(loader, sampler, identifying, len(dataset)))
+    trainer._loaders.append(TrainingLoader(loader, sampler, identifying, len(dataset), dataset))
     return loader
 
 
@@ -116,7 +118,7 @@ def _make_stream_loader(
     finally:
         trainer.data_collator = users_collator
     loader = loader if deal.ranks == 1 else leave_whole(loader)
-    trainer._loaders.append(TrainingLoader(loader, stream, identifying, stream.num_samples))
+    trainer._loaders.append(TrainingLoader(loader, stream, identifying, stream.num_samples, stream))
     return loader
 
 

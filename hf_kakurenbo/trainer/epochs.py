@@ -18,6 +18,7 @@ from ..hiding import HidingRun, SampleLedger
 from ..hiding.schedule import EpochPlan, plan_epoch
 from ..integrations.trl import metrics_set_aside
 from . import learning_rate
+from .order import begin_saved_order
 from .refresh import measure_all, refresh_hidden
 from .resuming import restore_unlogged_loss
 from .state import Training
@@ -57,7 +58,7 @@ def run_epoch(trainer: Any, training: Training, parent: Callable[..., None], **f
         )
     if epoch == 0 and checkpoint is None and hiding_arguments(trainer.args).initial_pass:
         measure_all(trainer, training)
-    batches = _begin_epoch(trainer, training, epoch, batches_done, continues)
+    batches = _begin_epoch(trainer, training, epoch, batches_done, checkpoint if continues else None)
     updates, updates_done = _updates(trainer, batches), _updates(trainer, batches_done)
     full_updates = figures["num_update_steps_per_epoch"]
     plan = _plan_epoch(trainer, epoch, updates, full_updates, updates_done)
@@ -77,9 +78,9 @@ def run_epoch(trainer: Any, training: Training, parent: Callable[..., None], **f
         trainer.control.should_training_stop = True
 
 
-def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int, continues: bool) -> int:
-    """Choose the visible samples, or keep the checkpoint's; the number of batches on this rank."""
-    run, sampler = training.run, training.sampler
+def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int, interrupted: str | None) -> int:
+    """Choose the visible samples, or keep those of the checkpoint that interrupts it; the batches on this rank."""
+    run, sampler, continues = training.run, training.sampler, interrupted is not None
     if not continues:
         run.begin_epoch(epoch, _progress(trainer, epoch))
         if batches_done:  # a plain Trainer began this epoch
@@ -93,7 +94,10 @@ def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int
     random_state = RandomState.from_json(text) if text else None
     training.dropped = training.dropped if continues else 0
     _hand_over_repeats(run, sampler)
-    sampler.begin_epoch(epoch, run.ledger.hidden, random_state, batches_done, training.dropped)
+    if interrupted is not None:
+        begin_saved_order(trainer, training, interrupted, batches_done, random_state)
+    else:
+        sampler.begin_epoch(epoch, run.ledger.hidden, None, batches_done)
     draws = sampler.draws()
     if draws is not None and not continues:
         run.keep_to_draws(draws)

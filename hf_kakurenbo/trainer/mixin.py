@@ -22,8 +22,7 @@ from ..hiding import SampleLedger
 from ..integrations.trl import explain_arguments
 from . import dataloaders, learning_rate, recording, resuming, saving
 from .advice import warn_of_what_has_no_effect
-from .checkpoints import last_complete_checkpoint, unmark
-from .consistency import require_same_training
+from .checkpoints import unmark
 from .epochs import end_epoch, put_first, run_epoch
 from .preemption import save_at_the_same_update
 from .state import Training
@@ -162,21 +161,14 @@ class KakurenboMixin(_Base):
     def train(
         self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None, *args: Any, **kwargs: Any
     ) -> TrainOutput:
-        """As `Trainer.train`. A checkpoint whose writing was interrupted is passed over for the one before it.
+        """As `Trainer.train`. A checkpoint that was not written to its end is passed over for the one before it.
 
         Raises:
             ValueError: the ranks have different datasets, arguments or checkpoints, said on every rank; or there are
-                checkpoints, but none was written to its end.
+                checkpoints, but none was written to its end; or the one to resume from is of other rows, of another
+                policy or, in the middle of an epoch, of another order.
         """
-        none_is_complete: ValueError | None = None
-        if resume_from_checkpoint and self._hides():
-            try:
-                resume_from_checkpoint = last_complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
-            except ValueError as error:
-                none_is_complete = error
-        require_same_training(self.args, self.train_dataset, none_is_complete or resume_from_checkpoint)
-        if none_is_complete:
-            raise none_is_complete
+        resume_from_checkpoint = resuming.choose_checkpoint(self, resume_from_checkpoint, self._hides())
         self._prepare_to_hide()
         self._place_callbacks()
         if not self._hides():
@@ -292,9 +284,12 @@ class KakurenboMixin(_Base):
 
     # Trainer writes a checkpoint folder here, its state last.
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self._training is not None:
-            saving.save_hiding_state(self, self._training, trial)
-        super()._save_checkpoint(model, trial)
+        if self._training is None:
+            super()._save_checkpoint(model, trial)
+            return
+        folder = saving.save_hiding_state(self, self._training, trial)
+        with saving.flushed(self, self._training, folder):
+            super()._save_checkpoint(model, trial)
 
     # Trainer reports the throughput of full epochs from the number that is handed in here.
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> TrainOutput:

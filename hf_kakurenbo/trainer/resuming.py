@@ -4,22 +4,53 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from .._compat import load_renamed_weights
 from ..config import hiding_arguments, resolve_statistics_function
 from ..data import Position, untouched_random_state
-from ..distributed.collectives import rank, world_size
+from ..distributed.collectives import from_every_rank, rank, world_size
 from ..hiding import HidingPolicy, HidingRun
 from ..hiding.checkpoint import load_state
 from ..integrations.trl import computes_fused_loss
-from .checkpoints import is_marked_as_hiding
+from .checkpoints import is_marked_as_hiding, last_complete_checkpoint
+from .consistency import require_same_training
+from .continuity import require_saved_training, rows_of
 from .loss_check import LossCheck
 from .state import Training
 
 logger = logging.getLogger(__name__)
+
+
+def choose_checkpoint(
+    trainer: Any, wanted: str | os.PathLike[str] | bool | None, hides: bool
+) -> str | os.PathLike[str] | bool | None:
+    """From which checkpoint to resume, on ranks that are found to be about to do the same; a collective call.
+
+    Args:
+        trainer: the trainer.
+        wanted: what `Trainer.train` was asked to resume from.
+        hides: whether it hides; else Trainer chooses.
+
+    Raises:
+        ValueError: the ranks have different datasets, arguments or checkpoints, said on every rank; or there are
+            checkpoints, but none is whole.
+    """
+    none_is_whole: ValueError | None = None
+    chosen: str | os.PathLike[str] | bool | None = None
+    try:
+        chosen = last_complete_checkpoint(wanted if hides else None, trainer.args.output_dir)
+    except ValueError as error:
+        none_is_whole = error
+    chosen = chosen if hides else wanted
+    require_same_training(trainer.args, trainer.train_dataset, none_is_whole or chosen)
+    if none_is_whole:
+        raise none_is_whole
+    return chosen
 
 
 def begin_training(
@@ -70,6 +101,7 @@ def _make_training(trainer: Any, policy: HidingPolicy) -> Training:
         fused_loss=computes_fused_loss(type(trainer)),
         roll_call=trainer._roll_call,
         loss_check=LossCheck(trainer, label_names),
+        rows=rows_of(loader),
     )
 
 
@@ -82,18 +114,33 @@ def _resume(trainer: Any, training: Training, checkpoint: str, position: tuple[i
             checkpoint,
         )
         return position
-    tensors, scalars = load_state(checkpoint)
-    training.resumed = scalars.pop("trainer")
+    tensors, scalars = _load_on_every_rank(checkpoint)
+    training.resumed = {**scalars.pop("trainer"), "trained_ids": tensors["pending_ids"]}
+    require_saved_training(trainer, training, checkpoint, training.resumed.get("description", {}), tensors)
     run = training.run
     try:
         run.load_state(tensors, scalars)
     except ValueError as error:
         raise ValueError(
             f"{checkpoint} does not belong to this training. {error} Resume with the dataset and the "
-            "hiding_policy that it was saved with, or start a new training."
+            'hiding_policy that it was saved with, start a new training, or set hiding_policy="none".'
         ) from error
     _take_position(trainer, training, checkpoint)
     return (run.epoch + 1, 0) if run.epoch_finished else (run.epoch, run.batches_done)
+
+
+def _load_on_every_rank(checkpoint: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The checkpoint's ledger; raises on every rank if one of them cannot read it."""
+    try:
+        loaded, problem = load_state(checkpoint), None
+    except (OSError, ValueError) as error:
+        loaded, problem = None, error
+    problems = from_every_rank(None if problem is None else str(problem))
+    if problem is not None:
+        raise problem
+    if loaded is None or any(problems):
+        raise ValueError("; ".join(f"rank {index}: {text}" for index, text in enumerate(problems) if text))
+    return loaded
 
 
 def global_batch(trainer: Any) -> tuple[int, int]:

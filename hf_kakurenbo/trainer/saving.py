@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,20 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data import Position
 from ..hiding.checkpoint import save_state
+from ..hiding.durable import flush, flush_all
 from .checkpoints import mark_as_hiding
+from .continuity import describe_training
 from .resuming import global_batch
 from .state import Training
 
 
-def save_hiding_state(trainer: Any, training: Training, trial: Any) -> None:
+def save_hiding_state(trainer: Any, training: Training, trial: Any) -> Path:
     """Write the ledger into the checkpoint folder that Trainer is about to fill; a collective call.
 
     Trainer writes its state last. The ledger goes first: with the state the checkpoint is complete.
+
+    Returns:
+        The folder.
     """
     training.roll_call.meet("about to save a checkpoint")
     tensors, scalars = training.run.state()
@@ -32,8 +39,47 @@ def save_hiding_state(trainer: Any, training: Training, trial: Any) -> None:
         "unlogged_loss": trainer.accelerator.gather(trainer._tr_loss).mean().item(),
         "last_logged_step": trainer._globalstep_last_logged,
     }
+    folder = Path(trainer._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"
     if trainer.args.should_save:
-        folder = Path(trainer._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"
+        scalars["trainer"]["description"] = describe_training(trainer, training)
         (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
         save_state(folder, tensors, scalars)
     mark_as_hiding(trainer.state)
+    return folder
+
+
+@contextmanager
+def flushed(trainer: Any, training: Training, folder: Path) -> Iterator[None]:
+    """Around `Trainer._save_checkpoint`: all ranks have brought their files to the disk before the state is written.
+
+    So the state, with which a checkpoint is complete, is never there without the other files, also after a loss of
+    power; and older checkpoints are removed only when it is there.
+    """
+    state, written = trainer.state, False
+
+    def write_files() -> None:
+        nonlocal written
+        written = True
+        _flush_own_files(trainer, folder)
+        training.roll_call.meet("with the files of a checkpoint written")
+
+    def save_to_json(path: str) -> None:
+        write_files()
+        type(state).save_to_json(state, path)
+        flush(path)
+        flush(folder)
+
+    state.save_to_json = save_to_json
+    try:
+        yield
+        if not written:  # only a rank that saves writes the state
+            write_files()
+    finally:
+        del state.save_to_json
+
+
+def _flush_own_files(trainer: Any, folder: Path) -> None:
+    if trainer.args.should_save or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        flush_all(folder)
+    else:
+        flush(folder / f"rng_state_{trainer.args.process_index}.pth")

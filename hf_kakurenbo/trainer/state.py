@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..data import BatchIds, HiddenLoader, SampleStream, VisibleSampler
+from ..data import BatchIds, HiddenLoader, RowDigests, SampleStream, VisibleSampler
 from ..distributed.barrier import RollCall
 from ..hiding import HidingRun, StatisticsFunction
 from ..hiding.aligned_scheduler import SchedulerStart
@@ -33,6 +33,7 @@ class Training:
     fused_loss: bool
     roll_call: RollCall
     loss_check: LossCheck
+    rows: RowDigests | None
     matcher: StatisticsMatcher | None = None
     resumed: dict[str, Any] = field(default_factory=dict)
     dropped: int = 0

@@ -210,6 +210,11 @@ class StatisticsMatcher:
         task, labels = _placed(self._last[0], labels, inputs)
         return Prediction(self._rules[task], logits, labels)
 
+    @property
+    def task(self) -> str | None:
+        """The task whose rule measured the last batch; None before the first."""
+        return self._task_of_rows if self._last is None else self._last[0]
+
     def _find_labels(self, inputs: Mapping[str, Any]) -> Any:
         if asks_for_spans(inputs):
             return torch.stack([inputs[name].reshape(-1) for name in _SPAN_LABELS], dim=1)

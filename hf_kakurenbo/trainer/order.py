@@ -1,0 +1,88 @@
+"""Whether a resumed epoch goes on in the order in which it began: else samples would be trained on twice, or never."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import Position, RandomState, SampleStream, VisibleSampler
+from ..distributed.collectives import require_agreement
+from .continuity import changes_of_order
+from .state import Training
+
+
+def begin_saved_order(
+    trainer: Any, training: Training, checkpoint: str, batches_done: int, random_state: RandomState | None
+) -> None:
+    """Begin a resumed epoch in the order in which it was interrupted; a collective call.
+
+    Args:
+        trainer: the trainer.
+        training: the training under way, which has taken the checkpoint over.
+        checkpoint: its folder.
+        batches_done: how many batches of the epoch a rank has done, in today's size.
+        random_state: the states of the generators from which the order was drawn.
+
+    Raises:
+        ValueError: the order is another one. Of a stream it is known, and this raised, when its samples are asked for.
+    """
+    run, sampler = training.run, training.sampler
+    position = Position(*training.resumed["position"])
+    begun = (run.epoch, run.ledger.hidden, random_state, batches_done)
+    if isinstance(sampler, SampleStream):
+        sampler.begin_epoch(*begun, training.dropped)
+        trained = _trained(training)
+        if _is_complete(trained, position):
+            sampler.expect(trained)
+        return
+    saved = training.resumed.get("description", {}).get("order", 0)
+    # Without a digest, as of an earlier release or a stream, the samples that come first must be those trained on.
+    dropped = position.samples_dropped if saved else 0
+    sampler.begin_epoch(*begun, dropped)
+    agrees = sampler.digest() == saved if saved else _begins_with(sampler, _trained(training), position)
+    found = {"digest of the order": sampler.digest(), "agrees with the checkpoint": int(agrees)}
+    require_agreement(found, trainer.args.device, f"before epoch {run.epoch}")
+    if not agrees:
+        raise ValueError(_message(trainer, training, checkpoint))
+    if dropped != training.dropped:
+        sampler.begin_epoch(*begun, training.dropped)
+
+
+def _trained(training: Training) -> Tensor:
+    """(N,) bool: the samples on which the epoch had trained."""
+    trained = torch.zeros_like(training.run.ledger.hidden)
+    trained[training.resumed["trained_ids"].long()] = True
+    return trained
+
+
+def _is_complete(trained: Tensor, position: Position) -> bool:
+    """Whether all that was done is known, and each sample done once: not if a plain Trainer began the epoch."""
+    return int(trained.count_nonzero()) == position.samples_done
+
+
+def _begins_with(sampler: VisibleSampler, trained: Tensor, position: Position) -> bool:
+    if not _is_complete(trained, position):
+        return True
+    first = np.fromiter(islice(sampler, position.samples_done), dtype=np.int64)
+    return bool(trained[torch.from_numpy(first)].all())
+
+
+def _message(trainer: Any, training: Training, checkpoint: str) -> str:
+    changed = changes_of_order(trainer, training.resumed.get("description", {}))
+    sampler = type(training.sampler.sampler).__name__ if isinstance(training.sampler, VisibleSampler) else ""
+    cause = (
+        f"What has changed since: {changed}."
+        if changed
+        else f"No option has changed, so {sampler} does not draw the same order from the same states of the random "
+        "generators: let it follow from the epoch that its `set_epoch` is told."
+    )
+    return (
+        f"{checkpoint} was saved in the middle of epoch {training.run.epoch}, and this training would continue it in "
+        f"another order: some of its samples would be trained on a second time, others never. {cause} Resume with what "
+        "it was saved with, or from a checkpoint saved at the end of an epoch, after which any order may follow; or "
+        'start a new training from its weights (`from_pretrained`), or set hiding_policy="none".'
+    )
