@@ -6,6 +6,7 @@ from .position import Position
 from .random_state import RandomState, untouched_random_state
 from .row_digests import RowDigests, digest_rows
 from .samplers import HiddenSampler, VisibleSampler
+from .sources import Interruption
 from .stored_rows import source_of
 from .streaming import Deal, IndexedStream, SampleStream, StreamCollator, StreamOrder, is_indexed
 
@@ -17,6 +18,7 @@ __all__ = [
     "IdentifiedDataset",
     "IdentifyingCollator",
     "IndexedStream",
+    "Interruption",
     "Position",
     "RandomState",
     "RowDigests",

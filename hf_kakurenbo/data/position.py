@@ -20,6 +20,11 @@ class Position(NamedTuple):
     samples_dropped: int = 0
     """How many of those done are no whole batches of this size, but were trained on before it changed."""
 
+    def left(self, drop_last: bool, batch_size: int) -> int:
+        """How many samples are still to be trained on, in batches of a size; with `drop_last`, 0 if they fill none."""
+        left = self.samples - self.samples_done
+        return 0 if drop_last and left < batch_size else left
+
     def in_batches_of(self, batch_size: int, accumulation: int, drop_last: bool) -> tuple[int, int]:
         """Where the epoch goes on in batches of another size, so that each sample is still trained on once.
 
@@ -32,8 +37,7 @@ class Position(NamedTuple):
             How many whole updates, in batches, the samples done amount to; and how many samples of the order have to
             be left out at its start for these batches to end where the samples done end.
         """
-        left = self.samples - self.samples_done
-        if left == 0 or (drop_last and left < batch_size):
+        if self.left(drop_last, batch_size) == 0:
             return (self.samples // batch_size if drop_last else math.ceil(self.samples / batch_size)), 0
         batches = self.samples_done // (batch_size * accumulation) * accumulation
         return batches, self.samples_done - batches * batch_size

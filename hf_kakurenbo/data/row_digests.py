@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
@@ -25,6 +26,8 @@ _LENGTH, _PARTS = 2**16, 2**10
 class RowDigests(NamedTuple):
     """What is known of some rows of a dataset."""
 
+    kind: str
+    """The class of the dataset, and of those inside it: another class stores the same rows in other forms."""
     rows: list[int]
     """Their indices."""
     columns: dict[str, list[str]]
@@ -51,11 +54,12 @@ class RowDigests(NamedTuple):
     def without(self, columns: Sequence[str]) -> RowDigests:
         """The same less some columns."""
         kept = {name: digests for name, digests in self.columns.items() if name not in columns}
-        return RowDigests(self.rows, kept, [name for name in self.telling if name in kept])
+        return RowDigests(self.kind, self.rows, kept, [name for name in self.telling if name in kept])
 
     def _pairs(self, other: RowDigests, name: str) -> list[tuple[str, str]]:
-        pairs = zip(self.columns[name], other.columns.get(name, ()), strict=False)
-        return [(a, b) for a, b in pairs if a and b]
+        if self.kind != other.kind or name not in other.columns:
+            return []
+        return [(a, b) for a, b in zip(self.columns[name], other.columns[name], strict=True) if a and b]
 
 
 def digest_rows(dataset: Any, rows: Sequence[int] | None = None) -> RowDigests:
@@ -74,8 +78,14 @@ def digest_rows(dataset: Any, rows: Sequence[int] | None = None) -> RowDigests:
         logger.debug("The rows of %s could not be looked into: %r", type(dataset).__name__, error)
         stored = {}
     columns = {name: [_digest(value) for value in values] for name, values in stored.items()}
-    telling = [name for name, values in stored.items() if _tells_apart(values, columns[name])]
-    return RowDigests(list(rows), {name: digests for name, digests in columns.items() if any(digests)}, telling)
+    columns = {name: digests for name, digests in columns.items() if any(digests)}
+    telling = [name for name, digests in columns.items() if _tells_apart(stored[name], digests)]
+    return RowDigests(_kind(dataset), list(rows), columns, telling)
+
+
+def _kind(dataset: Any) -> str:
+    inside = getattr(dataset, "dataset", None)
+    return type(dataset).__name__ + ("" if inside is None else f" of {_kind(inside)}")
 
 
 def _tells_apart(values: list[Any], digests: list[str]) -> bool:
@@ -101,7 +111,7 @@ def _encode(value: Any) -> bytes | None:
     if isinstance(value, torch.Tensor):
         return _encode_tensor(value)
     if isinstance(value, np.ndarray) and value.dtype != object:
-        return f"array {value.dtype} {value.shape} ".encode() + value.reshape(-1)[:_LENGTH].tobytes()
+        return f"array {value.dtype} {value.shape} ".encode() + _beginning(value).tobytes()
     if isinstance(value, Image.Image):
         return _encode_image(value)
     if isinstance(value, Mapping):
@@ -122,8 +132,16 @@ def _encode_parts(parts: Any) -> bytes | None:
 def _encode_tensor(value: torch.Tensor) -> bytes | None:
     if value.layout != torch.strided or value.is_meta or value.is_quantized:
         return None
-    flat = value.detach().reshape(-1)[:_LENGTH].cpu().contiguous()
+    flat = _beginning(value.detach()).cpu().contiguous()
     return f"tensor {value.dtype} {tuple(value.shape)} ".encode() + flat.view(torch.uint8).numpy().tobytes()
+
+
+def _beginning(value: Any) -> Any:
+    """The first numbers of an array or a tensor; the others are not copied."""
+    while value.ndim > 1 and value.shape[0] > 1 and math.prod(value.shape) > _LENGTH:
+        value = value[: max(_LENGTH // math.prod(value.shape[1:]), 1)]
+        value = value[0] if value.shape[0] == 1 else value
+    return value.reshape(-1)[:_LENGTH]
 
 
 def _encode_image(value: Image.Image) -> bytes:

@@ -6,7 +6,7 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -14,6 +14,16 @@ from numpy.typing import NDArray
 from torch.utils.data import _utils, get_worker_info
 
 from .._examples_iterables import ChosenExamples, one_to_one_chain, over_another_source, varied
+
+
+class Interruption(NamedTuple):
+    """What an epoch had done when it was interrupted."""
+
+    epoch: int
+    trained: NDArray[np.bool_]
+    """(N,) bool, by id: the samples that it had trained on; they come first in its order."""
+    checkpoint: str
+    """From which it is resumed, for messages."""
 
 
 class Choice:
@@ -24,8 +34,7 @@ class Choice:
         wanted: (N,) bool, by id: the samples that have a position in the order, counted from 0.
         takes: from a position to whether the sample there is made.
         keeps_id: whether the id stays in the example.
-        trained: (N,) bool, by id: the samples that were trained on before the epoch was interrupted, which come first
-            in its order; None if it was not.
+        interruption: what the epoch had trained on before it was interrupted; None if it was not.
 
     Attributes:
         chosen: (position, id) of the examples that were chosen and not yet made.
@@ -37,15 +46,15 @@ class Choice:
         wanted: NDArray[np.bool_],
         takes: Callable[[int], bool],
         keeps_id: bool = False,
-        trained: NDArray[np.bool_] | None = None,
+        interruption: Interruption | None = None,
     ) -> None:
         self.id_column = id_column
         self.keeps_id = keeps_id
         self.chosen: deque[tuple[int, int]] = deque()
         self._wanted = wanted
         self._takes = takes
-        self._trained = trained
-        self._num_trained = 0 if trained is None else int(np.count_nonzero(trained))
+        self._interruption = interruption
+        self._num_trained = 0 if interruption is None else int(np.count_nonzero(interruption.trained))
         self._seen = np.zeros(len(wanted), dtype=bool)
         self._position = -1
 
@@ -91,14 +100,14 @@ class Choice:
         return sample_id
 
     def _require_trained(self, sample_id: int) -> None:
-        if self._trained is None or self._trained[sample_id]:
+        if self._interruption is None or self._interruption.trained[sample_id]:
             return
         raise ValueError(
-            f"The stream has another order than before the epoch was interrupted: sample {sample_id} is now among the "
-            f"first {self._num_trained:,}, and was not trained on. Some samples would be trained on a second time, "
-            "others never. Give the stream the order that it had (the same files, the same seed and buffer of `shuffle`), "
-            "resume from a checkpoint saved at the end of an epoch, after which any order may follow, or set "
-            'hiding_policy="none".'
+            f"{self._interruption.checkpoint} was saved in the middle of an epoch, and the stream has another order "
+            f"now: sample {sample_id} is among the first {self._num_trained:,} and was not trained on. Some samples "
+            "would be trained on a second time, others never. Give the stream the order that it had (the same files, "
+            "`shuffle` with the same seed and buffer), resume from a checkpoint saved at the end of an epoch, after "
+            'which any order may follow, or set hiding_policy="none".'
         )
 
     @property

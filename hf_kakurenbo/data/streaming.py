@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 from .identity import IdentifiedExamples, IdentifyingCollator
 from .random_state import RandomState
 from .samplers import in_chunks
-from .sources import Choice, examples_of
+from .sources import Choice, Interruption, examples_of
 
 
 @runtime_checkable
@@ -155,7 +155,7 @@ class SampleStream(IterableDataset[Any]):
         self.random_state: RandomState | None = None
         """Always None: the order of a stream is its own, and draws from no generator of this process."""
         self._of_hidden = False
-        self._interrupted: tuple[int, Tensor] | None = None
+        self._interruption: Interruption | None = None
         self._hidden = torch.zeros(self.num_samples, dtype=torch.bool)
         # The epoch, how many of its batches were done before this session, and how many samples are left out at its
         # start, which were trained on in batches of another size.
@@ -197,13 +197,9 @@ class SampleStream(IterableDataset[Any]):
         self._hidden.copy_(hidden)
         self._progress.copy_(torch.tensor([epoch, batches_done, dropped]))
 
-    def expect(self, trained: Tensor) -> None:
-        """Require of the epoch that was begun that it continues an interrupted one, before any of its samples is made.
-
-        Args:
-            trained: (N,) bool, the samples that it had trained on; they come first in its order.
-        """
-        self._interrupted = int(self._progress[0]), trained
+    def require_continuation(self, interruption: Interruption) -> None:
+        """Let an interrupted epoch raise a ValueError, before a sample of it is made, if its order is another one."""
+        self._interruption = interruption
 
     def hide_nothing(self) -> None:
         """Start anew, with all samples visible."""
@@ -306,15 +302,13 @@ class SampleStream(IterableDataset[Any]):
         def is_own(position: int) -> bool:
             return 0 <= position < end and deal.batch_of(position) in batches
 
-        trained = None
-        if self._interrupted is not None and self._interrupted[0] == epoch and not self._of_hidden:
-            trained = self._interrupted[1].numpy()
+        interruption = None if self._of_hidden else self._interruption
         choice = Choice(
             self.id_column,
             self._hidden.numpy() == self._of_hidden,
             lambda position: is_own(position - dropped) or position - dropped in filling,
             self.keeps_id,
-            trained,
+            interruption if interruption is not None and interruption.epoch == epoch else None,
         )
         kept = {}
         for place, sample_id, example in examples_of(self.dataset, epoch, choice):

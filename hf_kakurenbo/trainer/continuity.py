@@ -169,13 +169,13 @@ def _findings_of_policy(training: Training, before: Mapping[str, Any], now: Mapp
 
 def _findings_of_rule(trainer: Any, training: Training, old: str | None) -> Iterator[_Finding]:
     new = _rule(trainer, training)
-    # In another start of the script a function may be of another module: `__main__`.
+    # Not by its module, which is another one in another start of the script: `__main__`.
     possible = make_matcher(trainer.model, None, (), 1.0).tasks if new is None else (new.rpartition(":")[2],)
     if old is not None and old.rpartition(":")[2] not in possible:
         yield _Finding(
             True,
-            f"Its losses were measured by {old!r}, and cannot be compared with those by "
-            f"{new or ' or '.join(possible)!r} (`statistics_fn`).",
+            f"Its losses were measured by {old!r} and cannot be compared with those by {new or 'a built-in rule'!r} "
+            "(`statistics_fn`).",
         )
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Position, RandomState, SampleStream, VisibleSampler
+from ..data import Interruption, Position, RandomState, SampleStream, VisibleSampler
 from ..distributed.collectives import require_agreement
 from .continuity import changes_of_order
+from .resuming import global_batch
 from .state import Training
 
 
@@ -33,11 +34,14 @@ def begin_saved_order(
     run, sampler = training.run, training.sampler
     position = Position(*training.resumed["position"])
     begun = (run.epoch, run.ledger.hidden, random_state, batches_done)
+    if position.left(trainer.args.dataloader_drop_last, global_batch(trainer)[0]) == 0:
+        sampler.begin_epoch(*begun, training.dropped)
+        return  # whatever the order, nothing of it is trained on any more
     if isinstance(sampler, SampleStream):
         sampler.begin_epoch(*begun, training.dropped)
         trained = _trained(training)
         if _is_complete(trained, position):
-            sampler.expect(trained)
+            sampler.require_continuation(Interruption(run.epoch, trained.numpy(), checkpoint))
         return
     saved = training.resumed.get("description", {}).get("order", 0)
     # Without a digest, as of an earlier release or a stream, the samples that come first must be those trained on.

@@ -126,6 +126,7 @@ def _resume(trainer: Any, training: Training, checkpoint: str, position: tuple[i
             'hiding_policy that it was saved with, start a new training, or set hiding_policy="none".'
         ) from error
     _take_position(trainer, training, checkpoint)
+    _take_unit(trainer, training)
     return (run.epoch + 1, 0) if run.epoch_finished else (run.epoch, run.batches_done)
 
 
@@ -170,6 +171,13 @@ def _take_position(trainer: Any, training: Training, checkpoint: str) -> None:
             batch_size * accumulation,
             run.epoch,
         )
+
+
+def _take_unit(trainer: Any, training: Training) -> None:
+    """With `max_steps` the scheduler counts updates, else the steps of full epochs: it must not mix them."""
+    before = training.resumed.get("description", {}).get("options", {}).get("max_steps")
+    if before is not None and (before > 0) != (trainer.args.max_steps > 0):
+        training.batches_changed = True
 
 
 def restore_unlogged_loss(trainer: Any, training: Training) -> None:
