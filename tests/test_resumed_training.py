@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -18,6 +19,7 @@ from transformers import Trainer
 from hf_kakurenbo import SampleStatistics
 from hf_kakurenbo.hiding import HidingPolicy, Selection, register_policy
 from hf_kakurenbo.hiding.checkpoint import LEDGER_NAME
+from processes import run_ranks
 from stream_toy import NotingTrainer, rows
 from toy import (
     LinearClassifier,
@@ -28,6 +30,7 @@ from toy import (
     same_tensors,
     same_weights,
     samples,
+    skip_where_ranks_cannot_resume,
     texts,
 )
 
@@ -554,3 +557,71 @@ def test_its_order_is_known_by_what_it_had_trained_on(saved, tmp_path, kind):
     _, folder = saved()
     old = aged(folder / f"checkpoint-{MID_EPOCH}", tmp_path)
     assert "continue it in another order" in refused(tmp_path / "resumed", old, **OTHER_ORDERS[kind][1])
+
+
+# ---- Several ranks ----
+
+
+def refusals_on_ranks(folder, checkpoint, cases):
+    """What each rank is told in each case."""
+    messages = []
+    for options in cases:
+        options = {**OPTIONS, "per_device_train_batch_size": 16, **options}
+        if options.pop("backwards", False):
+            options["dataset"] = samples()[::-1]
+        with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is what is tested)
+            make_trainer(folder, **options).train(str(checkpoint))
+        messages.append(str(error.value))
+    return messages
+
+
+@pytest.mark.wide
+def test_every_rank_is_told_the_same(saved, tmp_path):
+    _, folder = saved()
+    checkpoint = folder / f"checkpoint-{MID_EPOCH}"
+    cases = [{"data_seed": 7}, {"backwards": True}, {"hiding_policy": "noting"}, {"dataset": samples(150)}]
+    first, second = run_ranks(2, refusals_on_ranks, tmp_path, checkpoint, cases, timeout=120)
+    assert first == second
+    parts = ["data_seed: None -> 7", "of other rows", "'noting' decides by", "a dataset of 203 samples"]
+    assert all(part in message for part, message in zip(parts, first, strict=True))
+
+
+def refusal_where_one_rank_cannot_read(folder, checkpoint):
+    own = folder / f"rank-{os.environ['RANK']}" / checkpoint.name
+    shutil.copytree(checkpoint, own)
+    if os.environ["RANK"] == "1":
+        save_file({"loss": torch.zeros(COUNT)}, own / LEDGER_NAME, {"format": "7", "scalars": "{}"})
+    with pytest.raises(ValueError, match="this release of hf_kakurenbo reads '1'") as error:
+        make_trainer(folder, **{**OPTIONS, "per_device_train_batch_size": 16}).train(str(own))
+    return str(error.value)
+
+
+@pytest.mark.wide
+def test_a_ledger_that_one_rank_cannot_read_ends_the_training_on_all(saved, tmp_path):
+    _, folder = saved()
+    checkpoint = folder / f"checkpoint-{MID_EPOCH}"
+    first, second = run_ranks(2, refusal_where_one_rank_cannot_read, tmp_path, checkpoint, timeout=120)
+    assert first == f"rank 1: {second}"
+    assert "Resume with the release that wrote it" in second
+
+
+def resumed_on_ranks(folder, checkpoint, options):
+    made = make_trainer(folder, NotingTrainer, **{**OPTIONS, "per_device_train_batch_size": 16, **options})
+    made.train(str(checkpoint))
+    return {"batches": made.batches, "weights": made.model.state_dict(), "ledger": made.ledger.state_dict()}
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize(("step", "changed"), [(MID_EPOCH, {}), (FULL, {"data_seed": 7})], ids=str)
+def test_ranks_go_on_with_what_one_process_has_saved(saved, tmp_path, step, changed):
+    skip_where_ranks_cannot_resume()
+    whole, folder = saved()
+    ranks = run_ranks(2, resumed_on_ranks, tmp_path, folder / f"checkpoint-{step}", changed, timeout=120)
+    left = list(itertools.chain(*whole.batches[1]))[2 * 32 if step == MID_EPOCH else 0 :]
+    together = zip(*(rank["batches"][1] for rank in ranks), strict=True)
+    trained = list(itertools.chain(*itertools.chain(*together)))[
+        : len(left)
+    ]  # what comes after fills up the last batch
+    assert trained == left if step == MID_EPOCH else sorted(trained) == sorted(left) and trained != left
+    assert same_tensors(ranks[0]["weights"], ranks[1]["weights"])
+    assert same_tensors(ranks[0]["ledger"], ranks[1]["ledger"])

@@ -218,21 +218,6 @@ def test_a_ledger_of_another_length(tmp_path):
         make_trainer(tmp_path, dataset=samples(150), **SAVING).train(resume_from_checkpoint=True)
 
 
-@pytest.mark.parametrize(
-    ("damage", "error", "message"),
-    [
-        (lambda path: path.unlink(), FileNotFoundError, "is missing.*Resume from another checkpoint"),
-        (lambda path: path.write_bytes(path.read_bytes()[:500]), ValueError, "is damaged.*Resume from another"),
-    ],
-    ids=["missing", "truncated"],
-)
-def test_a_ledger_file_that_cannot_be_read(tmp_path, damage, error, message):
-    trained(tmp_path, **SAVING)
-    damage(tmp_path / "checkpoint-40" / LEDGER_NAME)
-    with pytest.raises(error, match=message):
-        make_trainer(tmp_path, **SAVING).train(resume_from_checkpoint=str(tmp_path / "checkpoint-40"))
-
-
 @pytest.mark.parametrize(("step", "alike_until"), [(20, 26), (26, 39)], ids=["mid-epoch", "at an epoch's end"])
 def test_a_plain_trainers_checkpoint_resumes_with_a_fresh_ledger(tmp_path, caplog, step, alike_until):
     options = {**SAVING, "save_steps": step}
@@ -273,27 +258,6 @@ def test_a_plain_trainer_resumes_a_checkpoint_of_ours(tmp_path):
     plain = make_trainer(tmp_path, Trainer, **SAVING)
     plain.train(resume_from_checkpoint=str(tmp_path / "checkpoint-20"))
     assert plain.state.epoch == 4.0
-
-
-def test_a_half_written_checkpoint_is_passed_over(tmp_path, caplog):
-    whole = trained(tmp_path, **SAVING)
-    assert whole.ledger.times_hidden.sum() > 0
-    last = tmp_path / f"checkpoint-{whole.state.global_step}"
-    (last / "trainer_state.json").write_text('{"epoch": 3')
-    for wanted in (True, str(last)):
-        again = make_trainer(tmp_path, **{**SAVING, "save_strategy": "no"})
-        again.train(resume_from_checkpoint=wanted)
-        assert f"{last} was not written to its end. Resuming from {tmp_path / 'checkpoint-40'}" in caplog.text
-        assert same_weights(again, whole)
-        caplog.clear()
-
-
-def test_nothing_but_half_written_checkpoints(tmp_path):
-    trained(tmp_path, **SAVING)
-    for state in tmp_path.glob("checkpoint-*/trainer_state.json"):
-        state.unlink()
-    with pytest.raises(ValueError, match="without `resume_from_checkpoint`"):
-        make_trainer(tmp_path, **SAVING).train(resume_from_checkpoint=True)
 
 
 def test_no_checkpoint_at_all_is_trainers_message(tmp_path):
