@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch.distributed.checkpoint as sharded
 from safetensors.torch import save_file
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerState
 
+from hf_kakurenbo import KakurenboTrainer
 from hf_kakurenbo.hiding import durable
 from hf_kakurenbo.hiding.checkpoint import LEDGER_NAME, save_state
 from hf_kakurenbo.trainer.checkpoints import last_complete_checkpoint
@@ -439,3 +441,64 @@ def test_ranks_resume_from_the_newest_checkpoint_that_all_of_them_find_whole(who
     assert first["updates"] == second["updates"] == updates
     assert same_tensors(first["ledger"], second["ledger"])
     assert same_tensors(first["weights"], second["weights"])
+
+
+class Slow(KakurenboTrainer):
+    """Its second rank is late with its file."""
+
+    def _save_rng_state(self, output_dir):
+        if os.environ["RANK"] == "1":
+            time.sleep(1)
+        super()._save_rng_state(output_dir)
+
+
+def files_at_the_state(folder):
+    """The files of each checkpoint when its state is written, and those that this rank has brought to the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        disk, found = Disk(patch), []
+        save_to_json = TrainerState.save_to_json
+
+        def watched(state, path):
+            found.append({file.name: damage_of_file(file) for file in Path(path).parent.iterdir()})
+            save_to_json(state, path)
+
+        patch.setattr(TrainerState, "save_to_json", watched)
+        trained(folder, Slow, **{**SAVING, "per_device_train_batch_size": 16})
+        own = newest(folder) / f"rng_state_{os.environ['RANK']}.pth"
+        return found, disk.has(own)
+
+
+def damage_of_file(file):
+    return "" if file.suffix != ".pth" or zipfile.is_zipfile(file) else "cut"
+
+
+@pytest.mark.wide
+def test_the_state_waits_for_the_files_of_every_rank(tmp_path):
+    (first, flushed), (second, flushed_too) = run_ranks(2, files_at_the_state, tmp_path, timeout=120)
+    assert len(first) == 4
+    assert second == [], "only the first rank writes the state"
+    assert flushed
+    assert flushed_too
+    for files in first:
+        assert {"rng_state_0.pth", "rng_state_1.pth", "model.safetensors", "optimizer.pt", LEDGER_NAME} <= set(files)
+        assert not any(files.values())
+
+
+def error_of_a_full_disk(folder):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ["RANK"] == "0":
+            patch.setattr(torch, "save", full)
+        with pytest.raises((OSError, RuntimeError)) as error:
+            trained(folder, **{**SAVING, "per_device_train_batch_size": 16})
+    return str(error.value)
+
+
+@pytest.mark.wide
+def test_a_rank_that_cannot_write_ends_the_others(tmp_path):
+    first, second = run_ranks(2, error_of_a_full_disk, tmp_path, timeout=120)
+    assert "No space left on device" in first
+    assert "rank 0 has left the training: OSError" in second or "Broken pipe" in second or "Connection" in second
+    assert damage_of(tmp_path / "checkpoint-5") == "it has no trainer_state.json, which is written last"

@@ -102,7 +102,7 @@ CASES = {
     "max_hidden_fraction: 0.3 on rank 0, 0.2 on rank 1": ({}, {"max_hidden_fraction": 0.2}),
     "hiding_policy: kakurenbo on rank 0, none on rank 1": ({}, {"hiding_policy": "none"}),
     "save_steps: 500 on rank 0, 5 on rank 1": ({}, {"save_steps": 5}),
-    "digest of the training samples looked at: ": ({"dataset": rows(50)}, {"dataset": rows(50).shuffle(seed=1)}),
+    "digest of some training samples: ": ({"dataset": rows(50)}, {"dataset": rows(50).shuffle(seed=1)}),
 }
 
 

@@ -292,7 +292,12 @@ OTHER_ORDERS = {
         {"train_sampling_strategy": "sequential"},
         "What has changed since: train_sampling_strategy: random -> sequential.",
     ),
-    "sampler": (
+    "another sampler": (
+        {},
+        {"trainer": WithOwnSampler},
+        "What has changed since: sampler: SeedableRandomSampler -> Own.",
+    ),
+    "the same sampler": (
         {"trainer": WithOwnSampler},
         {},
         "No option has changed, so Own does not draw the same order from the same states of the random generators: let "

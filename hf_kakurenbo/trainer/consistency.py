@@ -12,6 +12,7 @@ import datasets
 from transformers import TrainingArguments
 
 from ..config import HidingArguments, hiding_arguments
+from ..data import digest_rows
 from ..distributed.collectives import from_every_rank, world_size
 
 # What a step, or the number of steps, depends on. Left out is what one rank may do alone: print, report, name folders.
@@ -43,7 +44,6 @@ _ARGUMENTS = (
     "enable_jit_checkpoint",
 )
 _BATCHES = ("split_batches", "dispatch_batches", "even_batches")
-_ROWS = 16
 
 
 def require_same_training(args: TrainingArguments, dataset: Any, checkpoint: Any) -> None:
@@ -76,7 +76,7 @@ def _describe(args: TrainingArguments, dataset: Any, checkpoint: Any) -> dict[st
     options = hiding_arguments(args)
     return {
         "training samples": str(len(dataset)) if hasattr(dataset, "__len__") else "unknown",
-        "digest of the training samples looked at": _digest_of_rows(dataset),
+        "digest of some training samples": _digest_of_rows(dataset),
         "resumed from": _describe_checkpoint(checkpoint),
         **{name: str(getattr(args, name, None)) for name in _ARGUMENTS},
         **{name: str(getattr(args.accelerator_config, name)) for name in _BATCHES},
@@ -96,20 +96,14 @@ def _text(value: Any) -> str:
 
 
 def _digest_of_rows(dataset: Any) -> str:
-    """Of a table, some rows as they are stored: reading another dataset may be dear, or random.
+    """Of a table, some rows as they are stored. What other datasets hold may be one thing on each rank, as a cache.
 
     The fingerprint that `datasets` gives a table will not do: with a function that knows its rank, or that cannot be
     hashed, `map` gives ranks different ones for the same rows.
     """
-    if not isinstance(dataset, datasets.Dataset) or len(dataset) == 0:
+    if not isinstance(dataset, datasets.Dataset):
         return "none"
-    rows = sorted({round(row) for row in _evenly(len(dataset) - 1, _ROWS)})
-    stored = dataset.with_format("arrow")[rows].to_pylist()
-    return hashlib.blake2b(repr(stored).encode(), digest_size=8).hexdigest()
-
-
-def _evenly(last: int, count: int) -> list[float]:
-    return [last * step / (count - 1) for step in range(count)]
+    return hashlib.blake2b(repr(digest_rows(dataset)).encode(), digest_size=8).hexdigest()
 
 
 def _by_value(values: list[str]) -> str:

@@ -10,12 +10,15 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from enum import Enum
 from importlib.metadata import version
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from torch import Tensor
 from transformers import TrainingArguments
 
+from .._version import __version__
 from ..config import HidingArguments, hiding_arguments, named_task
 from ..data import RowDigests, SampleStream, digest_rows, source_of
 from ..distributed.collectives import from_rank_0, rank
@@ -27,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Of Trainer's arguments, those from which the order of an epoch follows, and those that say how long it trains.
 _ORDER, _LENGTH = ("seed", "data_seed", "train_sampling_strategy"), ("num_train_epochs", "max_steps")
-_PACKAGES = ("hf-kakurenbo", "torch", "numpy", "accelerate", "transformers", "datasets")
+_PACKAGES = ("torch", "numpy", "accelerate", "transformers", "datasets")
 _WAY_OUT = (
     "Resume with what it was saved with, start a new training from its weights (`from_pretrained`), or set "
     'hiding_policy="none".'
@@ -48,7 +51,7 @@ def describe_training(trainer: Any, training: Training) -> dict[str, Any]:
         "order": 0 if training.run.epoch_finished else training.sampler.digest(),
         "options": _options(trainer.args),
         "statistics": _rule(trainer, training),
-        "surroundings": _surroundings(trainer.args),
+        "surroundings": _surroundings(trainer.args, training),
     }
 
 
@@ -58,29 +61,33 @@ def rows_of(loader: TrainingLoader) -> RowDigests | None:
 
 
 def _options(args: TrainingArguments) -> dict[str, Any]:
-    """The options of hiding, and the arguments of Trainer's that bear on it, as JSON holds them."""
+    """The options of hiding, and the arguments of Trainer's that bear on it."""
     options = hiding_arguments(args)
     own = {field.name: getattr(options, field.name) for field in fields(HidingArguments)}
+    if isinstance(options.policy_options, str):
+        own["policy_options"] = json.loads(options.policy_options)
     others = {name: getattr(args, name, None) for name in (*_ORDER, *_LENGTH)}
     return {name: _as_json(value) for name, value in {**own, **others}.items()}
 
 
-def _surroundings(args: TrainingArguments) -> dict[str, Any]:
-    """What else an order may depend on: releases of packages, and of samples grouped by length, the size of groups."""
-    grouped = args.train_sampling_strategy == "group_by_length"
-    update = args.train_batch_size * args.gradient_accumulation_steps if grouped else None
-    return {"samples of a rank in an update": update, **{package: version(package) for package in _PACKAGES}}
+def _surroundings(args: TrainingArguments, training: Training) -> dict[str, Any]:
+    """What else an order may depend on: the sampler and releases of packages; of groups by length, what forms them."""
+    found: dict[str, Any] = {"sampler": type(getattr(training.sampler, "sampler", training.sampler)).__name__}
+    if args.train_sampling_strategy == "group_by_length":
+        found["length_column_name"] = args.length_column_name
+        found["samples of a rank in an update"] = args.train_batch_size * args.gradient_accumulation_steps
+    return {**found, "hf_kakurenbo": __version__, **{package: version(package) for package in _PACKAGES}}
 
 
 def _as_json(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float)):
+    if isinstance(value, Enum):
+        return _as_json(value.value)
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
         return {str(name): _as_json(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_as_json(inner) for inner in value]
-    if isinstance(value, str):
-        return json.loads(value) if value.startswith("{") else str(value)  # policy_options may be written as JSON
     name = getattr(value, "__qualname__", None)
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value)) if name is None else f"{value.__module__}:{name}"
 
@@ -126,12 +133,12 @@ def require_saved_training(
             logger.warning("%s", finding.text)
 
 
-def changes_of_order(trainer: Any, saved: Mapping[str, Any]) -> str:
+def changes_of_order(trainer: Any, training: Training, saved: Mapping[str, Any]) -> str:
     """What has changed, of all that the order of an epoch may depend on, since a training was saved."""
     options = {name: value for name, value in _options(trainer.args).items() if name in _ORDER}
     changed = [
         _changes(saved.get("options", {}), options),
-        _changes(saved.get("surroundings", {}), _surroundings(trainer.args)),
+        _changes(saved.get("surroundings", {}), _surroundings(trainer.args, training)),
     ]
     return "; ".join(filter(None, changed))
 
@@ -139,7 +146,7 @@ def changes_of_order(trainer: Any, saved: Mapping[str, Any]) -> str:
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What differs, as `name: before -> now`; what only one of them has is left out."""
     both = [name for name in now if name in before and before[name] != now[name]]
-    return "; ".join(f"{name}: {before[name]} -> {now[name]}" for name in both)
+    return "; ".join(f"{name}: {shorten(str(before[name]), 80)} -> {shorten(str(now[name]), 80)}" for name in both)
 
 
 def _findings(
@@ -203,5 +210,5 @@ def _findings_of_rows(training: Training, checkpoint: str, saved: Mapping[str, A
         yield _Finding(
             True,
             "Its ledger is of other rows than the training dataset has, or of the same in another order: the values of "
-            f"{names} are others.",
+            f"{names} are others. (A `shuffle`, or a `train_test_split`, gives the same rows again if it has a seed.)",
         )

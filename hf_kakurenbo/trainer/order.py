@@ -32,14 +32,14 @@ def begin_saved_order(
         ValueError: the order is another one. Of a stream it is known, and this raised, when its samples are asked for.
     """
     run, sampler = training.run, training.sampler
-    position = Position(*training.resumed["position"])
+    position, trained_ids = Position(*training.resumed["position"]), training.resumed.pop("trained_ids")
     begun = (run.epoch, run.ledger.hidden, random_state, batches_done)
     if position.left(trainer.args.dataloader_drop_last, global_batch(trainer)[0]) == 0:
         sampler.begin_epoch(*begun, training.dropped)
         return  # whatever the order, nothing of it is trained on any more
     if isinstance(sampler, SampleStream):
         sampler.begin_epoch(*begun, training.dropped)
-        trained = _trained(training)
+        trained = _among_all(training, trained_ids)
         if _is_complete(trained, position):
             sampler.require_continuation(Interruption(run.epoch, trained.numpy(), checkpoint))
         return
@@ -47,7 +47,7 @@ def begin_saved_order(
     # Without a digest, as of an earlier release or a stream, the samples that come first must be those trained on.
     dropped = position.samples_dropped if saved else 0
     sampler.begin_epoch(*begun, dropped)
-    agrees = sampler.digest() == saved if saved else _begins_with(sampler, _trained(training), position)
+    agrees = sampler.digest() == saved if saved else _begins_with(sampler, _among_all(training, trained_ids), position)
     found = {"digest of the order": sampler.digest(), "agrees with the checkpoint": int(agrees)}
     require_agreement(found, trainer.args.device, f"before epoch {run.epoch}")
     if not agrees:
@@ -56,11 +56,11 @@ def begin_saved_order(
         sampler.begin_epoch(*begun, training.dropped)
 
 
-def _trained(training: Training) -> Tensor:
-    """(N,) bool: the samples on which the epoch had trained."""
-    trained = torch.zeros_like(training.run.ledger.hidden)
-    trained[training.resumed["trained_ids"].long()] = True
-    return trained
+def _among_all(training: Training, ids: Tensor) -> Tensor:
+    """(N,) bool: which samples some ids stand for."""
+    chosen = torch.zeros_like(training.run.ledger.hidden)
+    chosen[ids.long()] = True
+    return chosen
 
 
 def _is_complete(trained: Tensor, position: Position) -> bool:
@@ -76,7 +76,7 @@ def _begins_with(sampler: VisibleSampler, trained: Tensor, position: Position) -
 
 
 def _message(trainer: Any, training: Training, checkpoint: str) -> str:
-    changed = changes_of_order(trainer, training.resumed.get("description", {}))
+    changed = changes_of_order(trainer, training, training.resumed.get("description", {}))
     sampler = type(training.sampler.sampler).__name__ if isinstance(training.sampler, VisibleSampler) else ""
     cause = (
         f"What has changed since: {changed}."
