@@ -11,7 +11,7 @@ import transformers
 from hf_kakurenbo import HidingArguments, KakurenboConfig, KakurenboMixin
 from hf_kakurenbo.data import BatchIds
 from hf_kakurenbo.hiding import token_statistics
-from hf_kakurenbo.integrations.trl import last_outputs, scored_statistics
+from hf_kakurenbo.integrations.trl_sft import observe_tokens, scored_statistics
 from toy import losses, same_tensors, same_weights
 
 trl = pytest.importorskip("trl", minversion="1.16")
@@ -177,7 +177,7 @@ class Fused(torch.nn.Module):
 
 
 def test_rows_that_cannot_be_told_apart():
-    with last_outputs(Fused()) as outputs:
+    with observe_tokens(Fused()) as outputs:
         pass
     assert outputs == []
     ids = BatchIds(torch.arange(3), None)
@@ -189,7 +189,7 @@ def test_of_several_forward_passes_the_last_with_figures_counts():
     model = torch.nn.Identity()
     scored = Fused()()
     for returned, kept in [([1, 2], 2), ([scored, 2], scored), ([1, scored, 2], scored)]:
-        with last_outputs(model) as outputs:
+        with observe_tokens(model) as outputs:
             for each in returned:
                 model(each)
         assert outputs == [kept]

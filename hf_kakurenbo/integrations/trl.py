@@ -1,109 +1,106 @@
-"""What other libraries' trainers do otherwise than Trainer; nothing here imports them."""
+"""TRL's trainers: which of them hiding can be combined with, and what watches the loss of each."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
 from typing import Any
 
-from torch import nn
-from transformers import Trainer
+from .base import Integration, Observer, observe_outputs
+from .trl_dpo import LOSSES
+from .trl_preferences import CpoObserver, DpoObserver, KtoObserver, OrpoObserver, RewardObserver
+from .trl_sft import observe_tokens
 
-from ..data import BatchIds
-from ..hiding.statistics import SampleStatistics, scored_token_statistics
+_LIBRARY = "trl"
+
+# From the name of a trainer's class to what makes, of a trainer and TRL's version, what watches its loss.
+_OBSERVERS: Mapping[str, Callable[[Any, str], Observer]] = {
+    "SFTTrainer": lambda trainer, release: observe_tokens,
+    "DPOTrainer": DpoObserver,
+    "KTOTrainer": KtoObserver,
+    "RewardTrainer": RewardObserver,
+    "CPOTrainer": CpoObserver,
+    "ORPOTrainer": OrpoObserver,
+}
+
+# The values of `loss_type` under which each sample has a loss of its own; CPO and ORPO say it themselves.
+_LOSSES: Mapping[str, frozenset[str]] = {
+    "DPOTrainer": frozenset(LOSSES),
+    "KTOTrainer": frozenset({"kto", "apo_zero_unpaired"}),
+}
+_SORTED = frozenset({"aot", "aot_unpaired"})
+
+# A trainer with one of these, or with a method `_generate...`, does not train on the batches of a training loader.
+_OWN_BATCHES = frozenset({"_prepare_inputs", "get_train_dataloader"})
 
 
-def refuse_losses_of_batches(trainer: Trainer) -> None:
-    """Refuse trainers whose losses belong to a batch and not to its samples.
+def refusal(trainer: Any, has_function: bool) -> str | None:
+    """Why nothing can be hidden in one of TRL's trainers; None if there is nothing against it.
 
-    Raises:
-        ValueError: it is one of Sentence Transformers'. Their losses give one number for a batch, and most of them
-            compare its samples with one another (in-batch negatives), so that no sample has a loss of its own.
+    Args:
+        trainer: the trainer.
+        has_function: whether it was given a `statistics_fn`.
     """
-    if any(base.__module__.startswith("sentence_transformers.") for base in type(trainer).__mro__):
-        raise ValueError(
-            f"{type(trainer).__name__} cannot hide samples. The losses of Sentence Transformers give one number for a "
-            "batch and most compare its samples with one another (in-batch negatives), so no sample has a loss of its "
-            'own by which it could be ranked. Use the trainer without KakurenboMixin, or set hiding_policy="none".'
+    family = family_of(type(trainer))
+    name = family[0].__name__
+    if name in _OBSERVERS:
+        return None if has_function else _refusal_of_loss(name, trainer.args)
+    if _makes_own_batches(family):
+        return (
+            f"TRL's {name} trains on completions that it generates, or regroups, itself: between two epochs a row of "
+            "the dataset has no loss that could be compared, and its batches are not those of the training loader."
         )
-
-
-def computes_fused_loss(trainer: type[Trainer]) -> bool:
-    """Whether the loss is computed by TRL, which would run the model once more if it were asked for its outputs."""
-    lineage = trainer.__mro__
-    ours = max(index for index, base in enumerate(lineage) if base.__name__ == "KakurenboMixin")
-    owner = next(base for base in lineage[ours + 1 :] if "compute_loss" in vars(base))
-    return owner.__module__.startswith("trl.")
-
-
-@contextmanager
-def last_outputs(model: nn.Module) -> Iterator[list[Any]]:
-    """What the model returned inside, at index 0: the last with figures for each token, or else the last.
-
-    TRL's `SFTTrainer` (1.16) has its model compute the figures of each token without ever building the logits.
-    """
-    outputs: list[Any] = []
-
-    def keep(module: nn.Module, args: Any, returned: Any) -> None:
-        if not outputs or is_scored(returned) or not is_scored(outputs[0]):
-            outputs[:] = [returned]
-
-    handle = model.register_forward_hook(keep)
-    try:
-        yield outputs
-    finally:
-        handle.remove()
-
-
-def is_scored(outputs: Any) -> bool:
-    """Whether a model returned TRL's figures of each token in the place of logits."""
-    return hasattr(outputs, "log_probs") and hasattr(outputs, "label_mask")
-
-
-def scored_statistics(outputs: Any, ids: BatchIds, accuracy_threshold: float) -> SampleStatistics:
-    """The statistics of what [`is_scored`].
-
-    Raises:
-        ValueError: the samples lie end to end in one row, and nothing says where each begins.
-    """
-    num_samples = ids.samples.numel()
-    if outputs.log_probs.shape[0] != num_samples and ids.of_tokens is None:
-        raise ValueError(
-            f"The batch has {num_samples} samples and {outputs.log_probs.shape[0]} row(s) of tokens, and nothing says "
-            "where in it each sample begins: the data collator must lay their `input_ids` end to end. Set "
-            "per_device_train_batch_size=1, or padding_free=False."
+    if has_function:
+        return None
+    if "teacher_model" in inspect.signature(family[0]).parameters:
+        return (
+            f"TRL's {name} trains on how far two models are apart, the student and its teacher. What its samples would "
+            "be ranked by is another loss, that of the student on the labels. A `statistics_fn` can say what the loss "
+            "of a sample is."
         )
-    return scored_token_statistics(
-        outputs.log_probs,
-        outputs.is_top1,
-        outputs.entropy,
-        outputs.label_mask,
-        accuracy_threshold=accuracy_threshold,
-        sample_of_token=ids.of_tokens,
-        num_samples=num_samples,
+    return (
+        f"How TRL's {name} computes the loss of a sample is not known here; known are {', '.join(_OBSERVERS)}. A "
+        "`statistics_fn` can say what it is."
     )
 
 
-@contextmanager
-def metrics_set_aside(trainer: Trainer) -> Iterator[None]:
-    """Keep what TRL's trainers collect for their next log, in `_metrics`, from what happens inside."""
-    collected = getattr(trainer, "_metrics", None)
-    if not isinstance(collected, dict):
-        yield
-        return
-    trainer._metrics = {mode: defaultdict(list) for mode in collected}
-    try:
-        yield
-    finally:
-        trainer._metrics = collected
+def make_observer(trainer: Any) -> Observer:
+    """What watches the loss of one of TRL's trainers.
+
+    None of them may be asked for its outputs beside the loss: TRL would run the model once more.
+    """
+    make = _OBSERVERS.get(family_of(type(trainer))[0].__name__)
+    return make(trainer, version(_LIBRARY)) if make else observe_outputs
 
 
-def explain_arguments(error: TypeError, trainer: type) -> TypeError:
-    """An error that says how to give a trainer with arguments of its own the options of hiding."""
-    return TypeError(
-        f"{trainer.__name__} turns its arguments into a kind of its own, which does not know the options of hiding "
-        f"({error}). Give it that kind with the options, for TRL's SFTTrainer:\n\n"
-        "    @dataclass\n"
-        "    class MyConfig(hf_kakurenbo.HidingArguments, SFTConfig): ...\n"
+def family_of(trainer: type) -> list[type]:
+    """The classes of TRL's that a trainer's class descends from, the nearest first."""
+    return [base for base in trainer.__mro__ if base.__module__.partition(".")[0] == _LIBRARY]
+
+
+def _refusal_of_loss(name: str, args: Any) -> str | None:
+    if name not in _LOSSES:
+        return None
+    given = args.loss_type
+    unknown = sorted({given} if isinstance(given, str) else set(given)) if given else []
+    unknown = [loss for loss in unknown if loss not in _LOSSES[name]]
+    if not unknown:
+        return None
+    if _SORTED.issuperset(unknown):
+        return (
+            f"loss_type={given!r} compares the sorted log ratios of a batch, so no pair has a loss of its own by which "
+            "it could be ranked. Choose another loss_type."
+        )
+    return (
+        f"loss_type={given!r} has {', '.join(map(repr, unknown))}, of which the loss of a sample is not known here; "
+        f"known are {', '.join(sorted(_LOSSES[name]))}. A `statistics_fn` can say what it is."
     )
+
+
+def _makes_own_batches(family: Iterable[type]) -> bool:
+    names = {name for each in family for name in vars(each)}
+    return bool(names & _OWN_BATCHES) or any(name.startswith("_generate") for name in names)
+
+
+INTEGRATION = Integration(refusal, make_observer, collected=("_metrics", "_stored_metrics"))

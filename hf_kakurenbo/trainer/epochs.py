@@ -16,7 +16,7 @@ from ..data import RandomState, SampleStream, VisibleSampler
 from ..distributed.collectives import any_rank, require_agreement, world_size
 from ..hiding import HidingRun, SampleLedger
 from ..hiding.schedule import EpochPlan, plan_epoch
-from ..integrations.trl import metrics_set_aside
+from ..integrations.registry import metrics_set_aside
 from . import learning_rate
 from .order import begin_saved_order
 from .refresh import measure_all, refresh_hidden

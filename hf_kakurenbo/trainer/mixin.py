@@ -19,7 +19,7 @@ from ..config import create_configured_policy, hiding_arguments
 from ..data import IdentifyingCollator
 from ..distributed.barrier import RollCall
 from ..hiding import SampleLedger
-from ..integrations.trl import explain_arguments
+from ..integrations.registry import explain_arguments, make_training_loader
 from . import dataloaders, learning_rate, recording, resuming, saving
 from .advice import warn_of_what_has_no_effect
 from .checkpoints import unmark
@@ -77,6 +77,7 @@ class KakurenboMixin(_Base):
             raise explain_arguments(error, type(self)) from error
         self._place_callbacks()
         if self._hides() and self.train_dataset is not None:
+            self._prepare_to_hide()  # what the constructor has set since, a loss for one
             warn_of_what_has_no_effect(self)
 
     @property
@@ -113,6 +114,8 @@ class KakurenboMixin(_Base):
             ValueError: the dataset has no length, or the sampler yields no single indices.
         """
         self._prepare_to_hide()
+        if self._hides():
+            return make_training_loader(self, super().get_train_dataloader)
         return super().get_train_dataloader()
 
     # Every loader of Trainer is made here; the training one gets ids beside its examples and the visible sampler.
@@ -222,7 +225,8 @@ class KakurenboMixin(_Base):
     # Trainer reads the weights of a checkpoint here and in the next one, some of them under names that do not fit.
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._weights_folder = resume_from_checkpoint
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # Sentence Transformers' trainers take no model here.
+        super()._load_from_checkpoint(resume_from_checkpoint, *([] if model is None else [model]))
 
     def _load_best_model(self) -> None:
         self._weights_folder = self.state.best_model_checkpoint

@@ -14,7 +14,7 @@ from ..hiding import HidingRun, SampleStatistics
 from ..hiding.statistics import Prediction
 from ..hiding.statistics.checks import require_confidences, require_statistics
 from ..hiding.weighting import require_weighable, weighed_loss
-from ..integrations.trl import is_scored, last_outputs, scored_statistics
+from ..integrations.base import Observation
 from .state import Batch, Training
 from .task_detection import make_matcher
 
@@ -52,20 +52,30 @@ def compute_recorded_loss(
         return parent(model, inputs, return_outputs, *args, **kwargs)
     training.batch.recorded = True
     batch = dict(inputs)  # the parent may take the labels out
-    if training.fused_loss:
-        with last_outputs(model) as outputs:
+    if training.observe is None:
+        loss, outputs = parent(model, inputs, True, *args, **kwargs)
+        measured = measure(trainer, training, ids, outputs, batch)
+    else:
+        with training.observe(model) as observation:
             computed = parent(model, inputs, return_outputs, *args, **kwargs)
-        measured = measure(trainer, training, ids, outputs[0], batch)
-        training.run.record(ids.samples, measured)
-        if training.run.policy.weighs_samples or training.run.weights is not None:
-            require_weighable(measured)
-        return computed
-    loss, outputs = parent(model, inputs, True, *args, **kwargs)
-    measured = measure(trainer, training, ids, outputs, batch)
+        loss, outputs = computed if return_outputs else (computed, None)
+        measured = measure_observed(trainer, training, ids, observation, batch, loss)
     training.loss_check(measured, loss, batch)
     training.run.record(ids.samples, measured)
     loss = _weighed(training.run, loss, ids, measured)
     return (loss, outputs) if return_outputs else loss
+
+
+def measure_observed(
+    trainer: Any, training: Training, ids: BatchIds, observation: Observation, batch: dict[str, Any], loss: Tensor
+) -> SampleStatistics | Prediction:
+    """What is to be recorded of a batch, from what was seen of it while another library's trainer computed its loss."""
+    if training.statistics_function is None:
+        threshold = hiding_arguments(trainer.args).accuracy_threshold
+        measured = observation.statistics(batch, ids, threshold, loss)
+        if measured is not None:
+            return measured
+    return measure(trainer, training, ids, observation.outputs, batch)
 
 
 def measure(
@@ -77,8 +87,6 @@ def measure(
         if training.run.epoch <= 0 and training.run.batches_done < _BATCHES_CHECKED:
             require_confidences(statistics)
         return statistics
-    if is_scored(outputs):
-        return scored_statistics(outputs, ids, hiding_arguments(trainer.args).accuracy_threshold)
     if training.matcher is None:
         # Only now: a model may set its problem type in its first forward pass.
         options = hiding_arguments(trainer.args)

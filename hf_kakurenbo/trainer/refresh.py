@@ -9,7 +9,7 @@ from torch import Tensor
 from ..data import HiddenLoader, untouched_random_state
 from ..distributed.collectives import world_size
 from ..hiding import forward_only
-from ..integrations.trl import metrics_set_aside
+from ..integrations.registry import metrics_set_aside
 from .recording import recorded_batch
 from .state import Training
 

@@ -16,7 +16,7 @@ from ..data import Position, untouched_random_state
 from ..distributed.collectives import from_every_rank, rank, world_size
 from ..hiding import HidingPolicy, HidingRun
 from ..hiding.checkpoint import load_state
-from ..integrations.trl import computes_fused_loss
+from ..integrations.registry import make_observer
 from .checkpoints import is_marked_as_hiding, last_complete_checkpoint
 from .consistency import require_same_training
 from .continuity import require_saved_training, rows_of
@@ -98,7 +98,7 @@ def _make_training(trainer: Any, policy: HidingPolicy) -> Training:
         training_loader=loader,
         label_names=label_names,
         statistics_function=resolve_statistics_function(options.statistics_fn),
-        fused_loss=computes_fused_loss(type(trainer)),
+        observe=make_observer(trainer),
         roll_call=trainer._roll_call,
         loss_check=LossCheck(trainer, label_names),
         rows=rows_of(loader),

@@ -10,6 +10,7 @@ from ..distributed.barrier import RollCall
 from ..hiding import HidingRun, StatisticsFunction
 from ..hiding.aligned_scheduler import SchedulerStart
 from ..hiding.statistics import StatisticsMatcher
+from ..integrations.base import Observer
 from .dataloaders import TrainingLoader
 from .loss_check import LossCheck
 
@@ -30,7 +31,7 @@ class Training:
     training_loader: TrainingLoader
     label_names: list[str]
     statistics_function: StatisticsFunction | None
-    fused_loss: bool
+    observe: Observer | None
     roll_call: RollCall
     loss_check: LossCheck
     rows: RowDigests | None

@@ -12,6 +12,7 @@ from .classification import (
     soft_label_statistics,
 )
 from .matching import TASKS, Prediction, StatisticsMatcher
+from .preferences import preference_statistics
 from .question_answering import question_answering_statistics
 from .tokens import (
     ACCURACY_THRESHOLD,
@@ -32,6 +33,7 @@ __all__ = [
     "describe",
     "flattened_token_statistics",
     "multi_label_statistics",
+    "preference_statistics",
     "question_answering_statistics",
     "regression_statistics",
     "scored_token_statistics",

@@ -1,0 +1,156 @@
+"""TRL's trainers whose samples have no loss that could be ranked: refused at construction, by kind, with the reason."""
+
+import importlib
+import pkgutil
+
+import datasets
+import pytest
+import transformers
+
+from hf_kakurenbo import SampleStatistics
+from hf_kakurenbo.integrations.registry import integration_of, require_supported
+from toy import same_weights
+
+trl = pytest.importorskip("trl", minversion="1.16")
+
+from preference_toy import make, policy, text, tokenizer
+from trl_toy import QUIET, llama, with_hiding
+
+KNOWN = {"SFTTrainer", "DPOTrainer", "KTOTrainer", "RewardTrainer", "CPOTrainer", "ORPOTrainer"}
+GENERATION = r"completions that it generates, or regroups, itself"
+DISTILLATION = r"how far two models are apart"
+UNKNOWN = r"How TRL's \w+ computes the loss of a sample is not known here; known are SFTTrainer, "
+
+
+def pairs_as_outputs(outputs, inputs):
+    raise AssertionError("never called")
+
+
+def statistics_of_students(outputs, inputs):
+    """The student's loss on the answers, as an example of a function of the user's own."""
+    from hf_kakurenbo.hiding import token_statistics
+
+    return SampleStatistics(*token_statistics(outputs.logits, inputs["labels"], shift=True))
+
+
+def prompts(count=12):
+    return datasets.Dataset.from_dict({"prompt": [text(place, 3) for place in range(count)]})
+
+
+def dialogues(count=12):
+    said = [(text(place, 3), text(50 + place, 4)) for place in range(count)]
+    return datasets.Dataset.from_dict(
+        {"messages": [[{"role": "user", "content": a}, {"role": "assistant", "content": b}] for a, b in said]}
+    )
+
+
+def reward(completions, **columns):
+    return [float(len(completion)) for completion in completions]
+
+
+def talking_tokenizer():
+    made = tokenizer()
+    made.chat_template = (
+        "{% for message in messages %}{{ message['content'] }} {% endfor %}{% if add_generation_prompt %} {% endif %}"
+    )
+    made.padding_side = "left"
+    return made
+
+
+def generating(name, home="trl", **options):
+    """A trainer's name, its module, dataset, arguments and options."""
+    return name, home, prompts, {"reward_funcs": reward}, options
+
+
+GENERATING = [
+    generating("GRPO", num_generations=2, max_completion_length=4),
+    generating("RLOO", num_generations=2, max_completion_length=4),
+    generating("OnlineDPO", "trl.experimental.online_dpo", max_new_tokens=4),
+    ("Distillation", "trl", prompts, {"teacher_model": 1}, {"max_completion_length": 4}),
+]
+DISTILLING = ("GKD", "trl.experimental.gkd", dialogues, {"teacher_model": 1}, {"max_new_tokens": 4})
+
+
+def construct(given, output_dir, **options):
+    name, home, dataset, trainer_options, own = given
+    module = importlib.import_module(home)
+    trainer, config = with_hiding(getattr(module, f"{name}Trainer"), getattr(module, f"{name}Config"))
+    trainer_options = {key: policy(value) if key == "teacher_model" else value for key, value in trainer_options.items()}
+    transformers.set_seed(3)
+    made = trainer(
+        model=policy(),
+        args=config(output_dir=str(output_dir), **{**QUIET, "per_device_train_batch_size": 4, **own, **options}),
+        train_dataset=dataset(),
+        processing_class=talking_tokenizer(),
+        **trainer_options,
+    )
+    made.remove_callback(transformers.PrinterCallback)
+    return made
+
+
+def id_of(given):
+    return given[0]
+
+
+@pytest.mark.parametrize("given", [pytest.param(each, id=each[0], marks=pytest.mark.wide) for each in GENERATING])
+def test_generation_is_refused_even_with_a_function(given, tmp_path):
+    name = f"Kakurenbo{given[0]}Trainer"
+    for options in ({}, {"statistics_fn": statistics_of_students}):
+        with pytest.raises(ValueError, match=rf"{name} cannot hide.*{GENERATION}.*hiding_policy=.none"):
+            construct(given, tmp_path, **options)
+    trainer = construct(given, tmp_path, hiding_policy="none", max_steps=1)
+    trainer.train()
+    assert trainer.ledger is None
+    assert trainer.state.global_step == 1
+
+
+def test_distillation_is_refused_without_a_function(tmp_path):
+    with pytest.raises(ValueError, match=rf"KakurenboGKDTrainer cannot hide.*{DISTILLATION}.*statistics_fn.*none"):
+        construct(DISTILLING, tmp_path)
+
+
+@pytest.mark.wide
+def test_distillation_goes_by_a_function_or_without_hiding(tmp_path):
+    hiding = construct(DISTILLING, tmp_path, statistics_fn=statistics_of_students, move_back=False, lmbda=0.0)
+    hiding.train()
+    assert int(hiding.ledger.times_hidden.sum()) > 0
+    assert bool(hiding.ledger.loss.isfinite().all())
+    plain = construct(DISTILLING, tmp_path, hiding_policy="none", max_steps=2, lmbda=1.0)
+    plain.train()
+    assert plain.ledger is None
+
+
+def every_trainer():
+    """The classes of TRL that are trainers, by module; modules that cannot be imported here are left out."""
+    import trl.experimental
+
+    homes = ["trl", *(f"trl.experimental.{found.name}" for found in pkgutil.iter_modules(trl.experimental.__path__))]
+    for home in homes:
+        try:
+            module = importlib.import_module(home)
+        except Exception:
+            continue
+        for name in dir(module):
+            if name.endswith("Trainer") and not name.startswith("_"):
+                yield getattr(module, name)
+
+
+@pytest.mark.wide
+def test_every_trainer_of_trl_is_known_or_refused(tmp_path):
+    met = set()
+    for trainer in every_trainer():
+        made = object.__new__(with_hiding(trainer, trl.SFTConfig)[0])
+        made.args = SimpleNamespaceArguments()
+        met.add(trainer.__name__)
+        if trainer.__name__ in KNOWN:
+            require_supported(made, False)
+            continue
+        with pytest.raises(ValueError, match=rf"cannot hide samples\. .*({GENERATION}|{DISTILLATION}|{UNKNOWN})"):
+            require_supported(made, False)
+    assert met >= KNOWN | {"GRPOTrainer", "RLOOTrainer", "GKDTrainer", "DistillationTrainer", "OnlineDPOTrainer"}
+
+
+class SimpleNamespaceArguments:
+    """Arguments in which nothing is set."""
+
+    loss_type = None
