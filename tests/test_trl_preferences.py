@@ -66,7 +66,13 @@ def test_no_loss_of_dpo_is_forgotten(tmp_path):
     assert theirs == set(LOSSES) | {"aot", "aot_unpaired"}
 
 
-@pytest.mark.parametrize("options", DPO.values(), ids=DPO)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(value, id=name, marks=() if name in ("several losses", "weighted") else pytest.mark.wide)
+        for name, value in DPO.items()
+    ],
+)
 def test_options_of_dpo(options, tmp_path):
     trainer = make("DPO", tmp_path, plain=True, **options)
     trainer.model.eval()
@@ -170,7 +176,7 @@ def reference_point(trainer, examples):
     return torch.stack(ratios).mean().clamp(min=0)
 
 
-@pytest.mark.parametrize("loss_type", ["kto", "apo_zero_unpaired"])
+@pytest.mark.parametrize("loss_type", ["kto", pytest.param("apo_zero_unpaired", marks=pytest.mark.wide)])
 def test_kto_ranks_each_completion_from_the_reference_point_of_its_batch(loss_type, tmp_path):
     trainer = make(
         "KTO", tmp_path, num_train_epochs=4, loss_type=loss_type, desirable_weight=0.8, undesirable_weight=1.2, **STILL
@@ -218,12 +224,11 @@ SETTINGS = {
     "ORPO, LoRA": ("ORPO", {"adapter": True}),
     "ORPO, one by one": ("ORPO", {"per_device_train_batch_size": 1}),
 }
-QUICK = ("DPO", "DPO, LoRA", "KTO")
 
 
-def settings():
+def settings(quick):
     return [
-        pytest.param(*given, id=name, marks=() if name in QUICK else pytest.mark.wide)
+        pytest.param(*given, id=name, marks=() if name == quick else pytest.mark.wide)
         for name, given in SETTINGS.items()
     ]
 
@@ -238,7 +243,7 @@ def without_hiding(log_history):
     ]
 
 
-@pytest.mark.parametrize(("name", "options"), settings())
+@pytest.mark.parametrize(("name", "options"), settings("DPO"))
 def test_nothing_hidden_is_the_base_trainer(name, options, tmp_path):
     plain = make(name, tmp_path / "plain", plain=True, **options)
     plain.train()
@@ -250,7 +255,7 @@ def test_nothing_hidden_is_the_base_trainer(name, options, tmp_path):
     assert bool(ours.ledger.loss.isfinite().all())
 
 
-@pytest.mark.parametrize(("name", "options"), settings())
+@pytest.mark.parametrize(("name", "options"), settings("DPO, LoRA"))
 def test_hiding_hides_and_resumes(name, options, tmp_path):
     options = {**options, "num_train_epochs": 5, "move_back": False, "save_strategy": "steps", "save_steps": 7}
     whole = make(name, tmp_path, **options)

@@ -19,7 +19,7 @@ from ..config import create_configured_policy, hiding_arguments
 from ..data import IdentifyingCollator
 from ..distributed.barrier import RollCall
 from ..hiding import SampleLedger
-from ..integrations.registry import explain_arguments, make_training_loader
+from ..integrations.registry import explain_arguments, make_training_loader, require_supported
 from . import dataloaders, learning_rate, recording, resuming, saving
 from .advice import warn_of_what_has_no_effect
 from .checkpoints import unmark
@@ -96,6 +96,7 @@ class KakurenboMixin(_Base):
 
     def _prepare_to_hide(self) -> None:
         if self._hides():
+            require_supported(self, hiding_arguments(self.args).statistics_fn is not None)
             dataloaders.wrap_stream(self)
             refuse_what_cannot_be_honoured(self)
 

@@ -9,7 +9,6 @@ from transformers import Trainer
 
 from ..config import create_configured_policy, hiding_arguments, validate_hiding
 from ..data import SampleStream
-from ..integrations.registry import require_supported
 
 
 def refuse_what_cannot_be_honoured(trainer: Trainer) -> None:
@@ -20,7 +19,6 @@ def refuse_what_cannot_be_honoured(trainer: Trainer) -> None:
     """
     args, dataset = trainer.args, trainer.train_dataset
     options = hiding_arguments(args)
-    require_supported(trainer, options.statistics_fn is not None)
     validate_hiding(options)
     if dataset is not None and not hasattr(dataset, "__len__"):
         raise ValueError(
