@@ -9,6 +9,7 @@ import datasets
 import pytest
 import torch
 import transformers
+
 from trl_toy import QUIET, llama, text, tokenizer, with_hiding
 
 trl = pytest.importorskip("trl", minversion="1.16")

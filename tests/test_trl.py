@@ -1,6 +1,5 @@
 """TRL's SFTTrainer under the mixin: the same losses, figures of each sample whatever the packing, no trace left."""
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import datasets
@@ -8,37 +7,17 @@ import pytest
 import torch
 import transformers
 
-from hf_kakurenbo import HidingArguments, KakurenboConfig, KakurenboMixin
+from hf_kakurenbo import KakurenboConfig
 from hf_kakurenbo.data import BatchIds
 from hf_kakurenbo.hiding import token_statistics
 from hf_kakurenbo.integrations.trl_sft import observe_tokens, scored_statistics
 from toy import losses, same_tensors, same_weights
+from trl_toy import QUIET, WORDS, llama, tokenizer, with_hiding
 
 trl = pytest.importorskip("trl", minversion="1.16")
 peft = pytest.importorskip("peft")
 
-WORDS = ["[PAD]", "[UNK]", "[EOS]", *"abcdefghijklmnopqrstuvwxyz"]
-
-
-@dataclass
-class KakurenboSFTConfig(HidingArguments, trl.SFTConfig):
-    pass
-
-
-class KakurenboSFTTrainer(KakurenboMixin, trl.SFTTrainer):
-    pass
-
-
-def tokenizer():
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-
-    words = Tokenizer(WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    words.pre_tokenizer = Whitespace()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", eos_token="[EOS]", model_max_length=64
-    )
+KakurenboSFTTrainer, KakurenboSFTConfig = with_hiding(trl.SFTTrainer, trl.SFTConfig)
 
 
 def conversations(count=30):
@@ -56,34 +35,9 @@ def conversations(count=30):
 
 
 def make(output_dir, *, plain=False, lora=False, dropout=0.0, **options):
-    transformers.set_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        attention_dropout=dropout,
-        pad_token_id=0,
-        eos_token_id=2,
-    )
-    defaults = {
-        "num_train_epochs": 3,
-        "per_device_train_batch_size": 6,
-        "learning_rate": 1e-2,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "max_length": 32,
-        "dataloader_pin_memory": False,
-    }
+    defaults = {**QUIET, "max_length": 32}
     made = (trl.SFTTrainer if plain else KakurenboSFTTrainer)(
-        model=transformers.LlamaForCausalLM(config),
+        model=llama(dropout=dropout),
         args=(trl.SFTConfig if plain else KakurenboSFTConfig)(output_dir=str(output_dir), **{**defaults, **options}),
         train_dataset=conversations(),
         processing_class=tokenizer(),
@@ -177,9 +131,6 @@ class Fused(torch.nn.Module):
 
 
 def test_rows_that_cannot_be_told_apart():
-    with observe_tokens(Fused()) as outputs:
-        pass
-    assert outputs == []
     ids = BatchIds(torch.arange(3), None)
     with pytest.raises(ValueError, match=r"3 samples and 1 row.*per_device_train_batch_size=1"):
         scored_statistics(Fused()(), ids, 0.9)
@@ -189,30 +140,14 @@ def test_of_several_forward_passes_the_last_with_figures_counts():
     model = torch.nn.Identity()
     scored = Fused()()
     for returned, kept in [([1, 2], 2), ([scored, 2], scored), ([1, scored, 2], scored)]:
-        with observe_tokens(model) as outputs:
+        with observe_tokens(model) as seen:
             for each in returned:
                 model(each)
-        assert outputs == [kept]
+        assert seen.outputs is kept
 
 
-def test_sentence_transformers_are_refused(tmp_path):
-    trainer = pytest.importorskip("sentence_transformers").SentenceTransformerTrainer
-    arguments = pytest.importorskip("sentence_transformers").SentenceTransformerTrainingArguments
-
-    class KakurenboSentenceTransformerTrainer(KakurenboMixin, trainer):
+def test_a_loss_without_the_model_is_told():
+    with observe_tokens(torch.nn.Identity()) as seen:
         pass
-
-    args = arguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
-    pairs = datasets.Dataset.from_dict({"anchor": ["a b"] * 4, "positive": ["c d"] * 4})
-    model = sentence_model(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"Trainer cannot hide samples.*in-batch negatives.*hiding_policy=.none"):
-        KakurenboSentenceTransformerTrainer(model=model, args=args, train_dataset=pairs)
-
-
-def sentence_model(folder):
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    transformers.BertModel(config).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return pytest.importorskip("sentence_transformers").SentenceTransformer(str(folder), device="cpu")
+    with pytest.raises(RuntimeError, match=r"did not call the model.*hiding_policy=.none"):
+        _ = seen.outputs

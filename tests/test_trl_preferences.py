@@ -1,23 +1,15 @@
 """TRL's preference trainers under the mixin: what each sample is ranked by is its own part of TRL's loss."""
 
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
-import transformers
 
-from hf_kakurenbo import SampleStatistics
 from hf_kakurenbo.data import BatchIds
-from hf_kakurenbo.hiding.statistics import preference_statistics
+from hf_kakurenbo.integrations.registry import make_observer
+from preference_toy import NUM_SAMPLES, loss_alone, make, trl_class
 from toy import epochs, losses, same_tensors, same_weights
 
-pytest.importorskip("trl", minversion="1.16")
-pytest.importorskip("peft")
-
-from preference_toy import NUM_SAMPLES, loss_alone, make, policy, trl_class
-
-FAMILIES = ["DPO", "KTO", "Reward", "CPO", "ORPO"]
 # At learning rate 0 a loss is the same whenever it is measured; two samples in seven are hidden by the loss alone.
 STILL = {"learning_rate": 0.0, "move_back": False, "disable_dropout": True}
 
@@ -36,8 +28,6 @@ LOSSES += ["discopop", "sft", "sigmoid_norm"]
 
 def measured(trainer, indices):
     """What the mixin would record of a batch of these samples, and TRL's loss of it."""
-    from hf_kakurenbo.integrations.registry import make_observer
-
     batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[index] for index in indices]))
     given = dict(batch)
     with torch.no_grad(), make_observer(trainer)(trainer.model) as seen:
@@ -106,7 +96,9 @@ def sides(row):
 def margin_of_dpo(trainer, row):
     *texts, prompt = sides(row)
     model, reference = trainer.model, trainer.ref_model
-    chosen, rejected = (log_probability(model, each, prompt) - log_probability(reference, each, prompt) for each in texts)
+    chosen, rejected = (
+        log_probability(model, each, prompt) - log_probability(reference, each, prompt) for each in texts
+    )
     return trainer.beta * (chosen - rejected)
 
 

@@ -2,19 +2,17 @@
 
 import importlib
 import pkgutil
+from types import SimpleNamespace
 
 import datasets
 import pytest
 import transformers
 
 from hf_kakurenbo import SampleStatistics
-from hf_kakurenbo.integrations.registry import integration_of, require_supported
-from toy import same_weights
-
-trl = pytest.importorskip("trl", minversion="1.16")
-
-from preference_toy import make, policy, text, tokenizer
-from trl_toy import QUIET, llama, with_hiding
+from hf_kakurenbo.hiding import token_statistics
+from hf_kakurenbo.integrations.registry import require_supported
+from preference_toy import policy, trl
+from trl_toy import QUIET, text, tokenizer, with_hiding
 
 KNOWN = {"SFTTrainer", "DPOTrainer", "KTOTrainer", "RewardTrainer", "CPOTrainer", "ORPOTrainer"}
 GENERATION = r"completions that it generates, or regroups, itself"
@@ -22,14 +20,8 @@ DISTILLATION = r"how far two models are apart"
 UNKNOWN = r"How TRL's \w+ computes the loss of a sample is not known here; known are SFTTrainer, "
 
 
-def pairs_as_outputs(outputs, inputs):
-    raise AssertionError("never called")
-
-
 def statistics_of_students(outputs, inputs):
     """The student's loss on the answers, as an example of a function of the user's own."""
-    from hf_kakurenbo.hiding import token_statistics
-
     return SampleStatistics(*token_statistics(outputs.logits, inputs["labels"], shift=True))
 
 
@@ -75,10 +67,14 @@ def construct(given, output_dir, **options):
     name, home, dataset, trainer_options, own = given
     module = importlib.import_module(home)
     trainer, config = with_hiding(getattr(module, f"{name}Trainer"), getattr(module, f"{name}Config"))
-    trainer_options = {key: policy(value) if key == "teacher_model" else value for key, value in trainer_options.items()}
+    if "teacher_model" in trainer_options:
+        trainer_options = {"teacher_model": policy(seed=1)}
+    # Some load their reference from where the policy was loaded.
+    policy().save_pretrained(output_dir / "model")
+    talking_tokenizer().save_pretrained(output_dir / "model")
     transformers.set_seed(3)
     made = trainer(
-        model=policy(),
+        model=str(output_dir / "model"),
         args=config(output_dir=str(output_dir), **{**QUIET, "per_device_train_batch_size": 4, **own, **options}),
         train_dataset=dataset(),
         processing_class=talking_tokenizer(),
@@ -86,10 +82,6 @@ def construct(given, output_dir, **options):
     )
     made.remove_callback(transformers.PrinterCallback)
     return made
-
-
-def id_of(given):
-    return given[0]
 
 
 @pytest.mark.parametrize("given", [pytest.param(each, id=each[0], marks=pytest.mark.wide) for each in GENERATING])
@@ -140,7 +132,7 @@ def test_every_trainer_of_trl_is_known_or_refused(tmp_path):
     met = set()
     for trainer in every_trainer():
         made = object.__new__(with_hiding(trainer, trl.SFTConfig)[0])
-        made.args = SimpleNamespaceArguments()
+        made.args = SimpleNamespace(loss_type=None)
         met.add(trainer.__name__)
         if trainer.__name__ in KNOWN:
             require_supported(made, False)
@@ -148,9 +140,3 @@ def test_every_trainer_of_trl_is_known_or_refused(tmp_path):
         with pytest.raises(ValueError, match=rf"cannot hide samples\. .*({GENERATION}|{DISTILLATION}|{UNKNOWN})"):
             require_supported(made, False)
     assert met >= KNOWN | {"GRPOTrainer", "RLOOTrainer", "GKDTrainer", "DistillationTrainer", "OnlineDPOTrainer"}
-
-
-class SimpleNamespaceArguments:
-    """Arguments in which nothing is set."""
-
-    loss_type = None

@@ -1,6 +1,7 @@
 """A tiny language model, its tokenizer and TRL trainers over a few texts, each with and without the mixin."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import transformers
 
@@ -59,18 +60,13 @@ def text(seed, count):
 
 
 def with_hiding(trainer, config):
-    """The trainer's class with the mixin, and its arguments with the options of hiding."""
+    """The trainer's class with the mixin, and that of its arguments with the options of hiding."""
+    return type(f"Kakurenbo{trainer.__name__}", (KakurenboMixin, trainer), {}), _config_with_hiding(config)
 
-    class Hiding(KakurenboMixin, trainer):
-        pass
 
-    @dataclass
-    class HidingConfig(HidingArguments, config):
-        pass
-
-    Hiding.__name__, HidingConfig.__name__ = f"Kakurenbo{trainer.__name__}", f"Kakurenbo{config.__name__}"
+@cache
+def _config_with_hiding(config):
     # Checkpoints pickle the arguments, so their class has to be found by its name.
-    HidingConfig.__qualname__ = HidingConfig.__name__
-    HidingConfig.__module__ = __name__
-    globals()[HidingConfig.__name__] = HidingConfig
-    return Hiding, HidingConfig
+    made = type(f"Kakurenbo{config.__name__}", (HidingArguments, config), {"__module__": __name__})
+    globals()[made.__name__] = dataclass(made)
+    return globals()[made.__name__]

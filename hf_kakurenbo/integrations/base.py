@@ -120,7 +120,7 @@ def observe_outputs(model: nn.Module) -> Iterator[Observation]:
         yield Observation(returned)
 
 
-class LossCheck:
+class LibraryLossCheck:
     """Compares, on the first batches, the loss that a trainer computed with the one that its statistics say.
 
     What is recorded beside a loss that another library computes is only as right as what is known of that library.

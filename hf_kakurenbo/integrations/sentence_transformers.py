@@ -26,7 +26,7 @@ from ..hiding.statistics import (
     single_label_statistics,
     soft_label_statistics,
 )
-from .base import Call, Integration, LossCheck, Observation, Observer, calls_of, returned_by
+from .base import Call, Integration, LibraryLossCheck, Observation, Observer, calls_of, returned_by
 
 _LIBRARY = "sentence_transformers"
 
@@ -148,7 +148,7 @@ class EmbeddingObserver:
 
     def __init__(self, loss: Any, rule: _OfEmbeddings, trainer: str) -> None:
         self._loss, self._rule = loss, rule
-        self._check = LossCheck(trainer, f"Sentence Transformers {version(_LIBRARY)}")
+        self._check = LibraryLossCheck(trainer, f"Sentence Transformers {version(_LIBRARY)}")
 
     @contextmanager
     def __call__(self, model: nn.Module) -> Iterator[Observation]:

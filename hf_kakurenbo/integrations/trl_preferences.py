@@ -2,7 +2,7 @@
 
 A sample is what the dataset holds: a pair of completions, or for KTO one completion with its label. Each place that
 knows how TRL computes something says what it relies on. Tests compare them with TRL's own loss of a single sample,
-`LossCheck` the first batches of every training.
+`LibraryLossCheck` the first batches of every training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ..data import BatchIds
 from ..hiding.statistics import SampleStatistics, preference_statistics, token_statistics
-from .base import Call, LossCheck, Observation, calls_of, returned_by
+from .base import Call, LibraryLossCheck, Observation, calls_of, returned_by
 from .trl_dpo import Pairs, completion_log_probabilities, pair_losses, score
 
 _Batch = Mapping[str, Any]
@@ -51,7 +51,7 @@ class PreferenceObservation(Observation):
         returned: Sequence[Any],
         place: int,
         measure: Callable[[_Batch, Any], Preferences],
-        check: LossCheck | None,
+        check: LibraryLossCheck | None,
     ) -> None:
         super().__init__(returned, place)
         self._measure, self._check = measure, check
@@ -83,7 +83,7 @@ class PreferenceObserver(ABC):
         self.trainer = trainer
         # The load-balancing loss of a mixture of experts is of the batch; it is added to what the pairs make.
         balanced = getattr(trainer, "aux_loss_enabled", False)
-        self.check = None if balanced else LossCheck(type(trainer).__name__, f"TRL {version}")
+        self.check = None if balanced else LibraryLossCheck(type(trainer).__name__, f"TRL {version}")
 
     @abstractmethod
     def __call__(self, model: nn.Module) -> AbstractContextManager[Observation]:
