@@ -11,6 +11,7 @@ from accelerate.data_loader import IterableDatasetShard, SeedableRandomSampler, 
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
+from ..distributed.data_parallel import data_parallel_world
 from .samplers import HiddenSampler, VisibleSampler
 from .streaming import Deal, SampleStream
 
@@ -46,12 +47,12 @@ def make_deal(accelerator: Accelerator, batch_size: int, drop_last: bool) -> Dea
     """How a stream is dealt out to the ranks: by its samples, or, with `dispatch_batches`, by rank 0 in batches.
 
     Args:
-        accelerator: says how many ranks there are, and which way is asked for; the default for streams is Accelerate's,
-            `dispatch_batches`.
+        accelerator: says how many data-parallel ranks there are, and which way is asked for; the default for streams is
+            Accelerate's, `dispatch_batches`.
         batch_size: of a rank, or of all together with `split_batches`.
         drop_last: leave out what does not fill a batch of all ranks.
     """
-    ranks, rank = accelerator.num_processes, accelerator.process_index
+    ranks, rank, *_ = data_parallel_world(accelerator)
     split = accelerator.split_batches
     whole = (batch_size if split else batch_size * ranks) if drop_last else 1
     if ranks == 1 or accelerator.dispatch_batches is False:
@@ -81,7 +82,7 @@ def _hidden_stream_loader(loader: Any, stream: SampleStream, accelerator: Accele
     """
     bare = DataLoader(stream.of_hidden(), batch_size=loader.batch_size, **_as_in(loader))
     # Rank 0 may be the only one that can read; where the samples are dealt out, there is nothing left to share out.
-    dispatches = accelerator.num_processes > 1 and stream.deal.ranks == 1
+    dispatches = data_parallel_world(accelerator).size > 1 and stream.deal.ranks == 1
     return prepare_data_loader(
         bare,
         device=accelerator.device,
@@ -125,7 +126,8 @@ class HiddenLoader:
             self._loader = _hidden_stream_loader(loader, sampler, accelerator)
             self._look_for = sampler.hide_less
             return
-        of_a_rank = batch_size // accelerator.num_processes if accelerator.split_batches else batch_size
+        ranks = data_parallel_world(accelerator).size
+        of_a_rank = batch_size // ranks if accelerator.split_batches else batch_size
         ids = HiddenSampler(hidden, of_a_rank if drop_last else 1)
         self._loader = _hidden_loader(loader, ids, accelerator, of_a_rank)
         self._look_for = partial(setattr, ids, "hidden")
@@ -162,11 +164,12 @@ def _hidden_loader(loader: Any, sampler: HiddenSampler, accelerator: Accelerator
         batch_size: of a rank.
     """
     bare = DataLoader(loader.dataset, batch_size=batch_size, sampler=sampler, **_as_in(loader))
+    ranks = data_parallel_world(accelerator)
     return prepare_data_loader(
         bare,
         device=accelerator.device,
-        num_processes=accelerator.num_processes,
-        process_index=accelerator.process_index,
+        num_processes=ranks.size,
+        process_index=ranks.rank,
         put_on_device=True,
         even_batches=True,
         dispatch_batches=False,

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..distributed.collectives import gather_counts, gather_padded
+from ..distributed.collectives import digest, gather_counts, gather_padded
+from ..distributed.data_parallel import DataParallelWorld, require_same_batches
 from .measurements import Measurements
 
 # Rows on the device before they are packed and move to the CPU, 5 MB of them: the one moment at which it is waited for.
@@ -28,10 +29,12 @@ class PendingMeasurements:
     Args:
         device: where measurements come from; also the device of the collective calls.
         num_samples: N. Below 2³¹ the ids take 4 bytes each, else, or if it is not known, 8.
+        data_parallel: which ranks have the same batches; of those, one sends what all of them measured.
     """
 
-    def __init__(self, device: torch.device, num_samples: int | None) -> None:
+    def __init__(self, device: torch.device, num_samples: int | None, data_parallel: DataParallelWorld) -> None:
         self.device = device
+        self._data_parallel = data_parallel
         self._num_samples = num_samples
         fits = num_samples is not None and num_samples < 2**31
         self._id_dtype = torch.int32 if fits else torch.int64
@@ -96,14 +99,21 @@ class PendingMeasurements:
         return Measurements(ids, figures)
 
     def _plan(self) -> tuple[list[int], range, int]:
-        """Rows of each rank, where the rounds start within a rank, and how many rows of each rank one has."""
+        """Rows that each rank sends, where the rounds start within a rank, and how many rows of each rank one has."""
         self._close_block()
-        counts = gather_counts(self._ends[-1], self.device)
+        self._require_same_batches()
+        counts = gather_counts(self._ends[-1] if self._data_parallel.leads else 0, self.device)
         width = max(_ROUND_ROWS // len(counts), _ROUND_ROWS_OF_A_RANK)
         return counts, range(0, max(counts), width), width
 
+    def _require_same_batches(self) -> None:
+        """Check that ranks that share a batch measured the same samples, since only one of them sends what it did."""
+        if self._data_parallel.group_size > 1:
+            ids = torch.cat([block.ids for block in self._blocks])
+            require_same_batches(self._data_parallel, digest(ids.numpy()), self.device)
+
     def _round(self, counts: list[int], start: int, width: int) -> Measurements:
-        own = self._slice(start, start + width)
+        own = self._slice(start, start + width) if self._data_parallel.leads else self._blocks[0]
         if len(counts) == 1:
             return own
         width = min(width, max(counts) - start)

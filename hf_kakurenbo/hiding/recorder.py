@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..distributed.collectives import rank, world_size
+from ..distributed.data_parallel import DataParallelWorld
 from .ledger import SampleLedger
 from .measurements import Measurements
 from .pending import PendingMeasurements
@@ -21,15 +21,22 @@ class Recorder:
     Args:
         device: where the model computes; also the device of the collective calls.
         num_samples: N. Below 2³¹ the ids take 4 bytes each, else, or if it is not known, 8.
+        data_parallel: which ranks have the same batches; by default each has its own.
     """
 
     # Logits that wait for their statistics, 1 MB of them. Small batches are dear one by one: their statistics are a
     # dozen operations, each of which takes as long on 64 rows as on 4,096.
     _WAITING_ELEMENTS = 2**18
 
-    def __init__(self, device: torch.device | str = "cpu", num_samples: int | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        num_samples: int | None = None,
+        data_parallel: DataParallelWorld | None = None,
+    ) -> None:
         self.device = torch.device(device)
-        self._pending = PendingMeasurements(self.device, num_samples)
+        self._data_parallel = data_parallel
+        self._pending = PendingMeasurements(self.device, num_samples, data_parallel or DataParallelWorld.of_all_ranks())
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._waiting_kind: Any = None
         self._waiting_elements = 0
@@ -90,7 +97,9 @@ class Recorder:
     def restore(self, measurements: Measurements) -> None:
         """Take over this rank's share of what all ranks had measured, as `gathered` gave it."""
         self.clear()
-        self._pending.append_packed(Measurements(*(rows[rank() :: world_size()] for rows in measurements)))
+        # By default asked for only now: the ranks may have met after this object was made.
+        ranks, rank, *_ = self._data_parallel or DataParallelWorld.of_all_ranks()
+        self._pending.append_packed(Measurements(*(rows[rank::ranks] for rows in measurements)))
 
     def clear(self) -> None:
         """Forget everything."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..distributed.data_parallel import DataParallelWorld
 from .compact_ledger import create_ledger
 from .measurements import Measurements
 from .policies import HidingPolicy
@@ -44,6 +45,7 @@ class HidingRun:
         device: where the model computes.
         compensate_learning_rate: whether `lr_scale` follows the hidden share, or stays 1.
         ledger_precision: `"full"`, `"compact"`, or `"auto"`: compact from 100 million samples on.
+        data_parallel: which ranks have the same batches, as with tensor parallelism; by default each has its own.
 
     Attributes:
         ledger: the per-sample record.
@@ -66,10 +68,11 @@ class HidingRun:
         device: torch.device | str = "cpu",
         compensate_learning_rate: bool = True,
         ledger_precision: str = "auto",
+        data_parallel: DataParallelWorld | None = None,
     ) -> None:
         self.ledger = create_ledger(num_samples, ledger_precision)
         self.policy = policy
-        self.recorder = Recorder(device, num_samples)
+        self.recorder = Recorder(device, num_samples, data_parallel)
         self.compensate_learning_rate = compensate_learning_rate
         self.epoch = -1
         self.epoch_finished = True

@@ -13,7 +13,8 @@ from transformers import TrainerCallback
 
 from ..config import hiding_arguments
 from ..data import RandomState, SampleStream, VisibleSampler
-from ..distributed.collectives import any_rank, require_agreement, world_size
+from ..distributed.collectives import any_rank, require_agreement
+from ..distributed.data_parallel import data_parallel_world
 from ..hiding import HidingRun, SampleLedger
 from ..hiding.schedule import EpochPlan, plan_epoch
 from ..integrations.registry import metrics_set_aside
@@ -134,7 +135,8 @@ def _leaves_a_batch_of_one(trainer: Any, training: Training) -> bool:
     On several ranks the last batch is filled up.
     """
     size = trainer._train_batch_size
-    alone = size > 1 and world_size() == 1 and not trainer.args.dataloader_drop_last
+    ranks = data_parallel_world(trainer.accelerator).size
+    alone = size > 1 and ranks == 1 and not trainer.args.dataloader_drop_last
     return alone and training.run.ledger.num_hidden > 0 and training.sampler.samples % size == 1
 
 

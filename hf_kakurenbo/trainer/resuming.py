@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from .._compat import load_renamed_weights
 from ..config import hiding_arguments, resolve_statistics_function
 from ..data import Position, untouched_random_state
-from ..distributed.collectives import from_every_rank, rank, world_size
+from ..distributed.collectives import from_every_rank, rank
+from ..distributed.data_parallel import data_parallel_world
 from ..hiding import HidingPolicy, HidingRun
 from ..hiding.checkpoint import load_state
 from ..integrations.registry import make_observer
@@ -93,8 +94,10 @@ def _make_training(trainer: Any, policy: HidingPolicy) -> Training:
     args, options, loader = trainer.args, hiding_arguments(trainer.args), trainer._loaders[0]
     loader.begin()
     label_names = list(dict.fromkeys([*trainer.label_names, "labels"]))
+    data_parallel = data_parallel_world(trainer.accelerator)
+    precision, compensate = options.ledger_precision, options.lr_compensation
     return Training(
-        run=HidingRun(loader.num_samples, policy, args.device, options.lr_compensation, options.ledger_precision),
+        run=HidingRun(loader.num_samples, policy, args.device, compensate, precision, data_parallel),
         training_loader=loader,
         label_names=label_names,
         statistics_function=resolve_statistics_function(options.statistics_fn),
@@ -146,7 +149,7 @@ def _load_on_every_rank(checkpoint: str) -> tuple[dict[str, Tensor], dict[str, A
 
 def global_batch(trainer: Any) -> tuple[int, int]:
     """How many samples of all ranks are in a batch, and how many batches make an update."""
-    ranks = 1 if trainer.accelerator.split_batches else world_size()
+    ranks = 1 if trainer.accelerator.split_batches else data_parallel_world(trainer.accelerator).size
     return trainer._train_batch_size * ranks, trainer.args.gradient_accumulation_steps
 
 
