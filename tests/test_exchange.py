@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from hf_kakurenbo import SampleLedger, SampleStatistics
 from hf_kakurenbo.distributed.collectives import gather_padded
+from hf_kakurenbo.distributed.data_parallel import DataParallelWorld
 from hf_kakurenbo.hiding import Measurements, Recorder, pending
 from processes import run_ranks
 from toy import same_tensors
@@ -101,6 +102,46 @@ def test_three_ranks_merge_what_each_measured(round_rows, block_rows):
         # A rank sends as many rows as the one that measured most, 12 bytes each, and its number of them.
         longest = max(sum(sizes) for sizes in BATCHES.values())
         assert outcome["sent"] == 12 * longest + 8
+
+
+def merged_in_groups(apart):
+    """Two groups of two ranks, which measure a little differently; in the second, `apart`, other samples too."""
+    torch.distributed.init_process_group("gloo")
+    pending._ROUND_ROWS, pending._ROUND_ROWS_OF_A_RANK, pending._BLOCK_ROWS = 8, 1, 2
+    rank = torch.distributed.get_rank()
+    world = DataParallelWorld(size=2, rank=rank // 2, group_size=2, group_rank=rank % 2)
+    batches = [(ids, loss + 0.25 * (rank % 2)) for ids, loss in batches_of(2 * (rank // 2))]
+    if apart and rank == 3:
+        batches[-1] = (batches[-1][0] + 1, batches[-1][1])
+    recorder, ledger = recorded(Recorder(num_samples=SAMPLES, data_parallel=world), batches), SampleLedger(SAMPLES)
+    if apart:
+        with pytest.raises(RuntimeError) as raised:
+            recorder.merge_into(ledger)
+        return str(raised.value)
+    gathered = recorder.gathered()
+    again = Recorder(num_samples=SAMPLES, data_parallel=world)
+    again.restore(gathered)
+    restored = again.gathered()
+    count = recorder.merge_into(ledger)
+    return {"count": count, "ledger": ledger.state_dict(), "order": gathered.ids, "again": restored.ids}
+
+
+@pytest.mark.wide
+def test_ranks_that_share_a_batch_count_as_the_first_of_them():
+    counts, order = literally([0, 2])
+    for outcome in run_ranks(4, merged_in_groups, False, timeout=60):
+        assert outcome["order"].tolist() == order
+        assert sorted(outcome["again"].tolist()) == sorted(order)
+        assert outcome["count"] == len(order)
+        assert outcome["ledger"]["loss"][list(counts)].tolist() == list(counts.values())
+        assert int(outcome["ledger"]["loss"].isfinite().sum()) == len(counts)
+
+
+@pytest.mark.wide
+def test_ranks_that_should_share_a_batch_and_do_not_are_named_on_every_rank():
+    messages = run_ranks(4, merged_in_groups, True, timeout=60)
+    assert len(set(messages)) == 1
+    assert "Ranks 2 to 3 share each batch" in messages[0]
 
 
 @given(sizes=st.lists(st.integers(1, 9), max_size=8), round_rows=st.integers(1, 12), block_rows=st.integers(1, 12))

@@ -63,11 +63,17 @@ def make_deal(accelerator: Accelerator, batch_size: int, drop_last: bool) -> Dea
 
 def leave_whole(loader: Any) -> Any:
     """A loader over a stream that is dealt out already, as Accelerate prepared it, but not shared out once more."""
-    shared_out = loader.dataset
+    inner = _without_wrapper(loader)
+    shared_out = inner.dataset
     if isinstance(shared_out, IterableDatasetShard):
         shared_out.num_processes, shared_out.process_index, shared_out.split_batches = 1, 0, False
-        shared_out.batch_size = loader.batch_size
+        shared_out.batch_size = inner.batch_size
     return loader
+
+
+def _without_wrapper(loader: Any) -> Any:
+    """A prepared loader with its dataset and collator: on XLA devices it is inside one that has neither."""
+    return getattr(loader, "dataloader", loader)
 
 
 def _hidden_stream_loader(loader: Any, stream: SampleStream, accelerator: Accelerator) -> Any:
@@ -82,12 +88,13 @@ def _hidden_stream_loader(loader: Any, stream: SampleStream, accelerator: Accele
     """
     bare = DataLoader(stream.of_hidden(), batch_size=loader.batch_size, **_as_in(loader))
     # Rank 0 may be the only one that can read; where the samples are dealt out, there is nothing left to share out.
-    dispatches = data_parallel_world(accelerator).size > 1 and stream.deal.ranks == 1
+    ranks = data_parallel_world(accelerator)
+    dispatches = ranks.size > 1 and stream.deal.ranks == 1
     return prepare_data_loader(
         bare,
         device=accelerator.device,
-        num_processes=accelerator.num_processes if dispatches else 1,
-        process_index=accelerator.process_index if dispatches else 0,
+        num_processes=ranks.size if dispatches else 1,
+        process_index=ranks.rank if dispatches else 0,
         split_batches=dispatches and accelerator.split_batches,
         put_on_device=True,
         dispatch_batches=dispatches,
@@ -122,6 +129,7 @@ class HiddenLoader:
         drop_last: bool,
     ) -> None:
         self._hidden = hidden
+        loader = _without_wrapper(loader)
         if isinstance(sampler, SampleStream):
             self._loader = _hidden_stream_loader(loader, sampler, accelerator)
             self._look_for = sampler.hide_less

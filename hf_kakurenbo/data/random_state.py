@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+
+# Their generator functions take no device, or the one that is in use by default.
+_ONE_DEVICE = ("mps", "xla")
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,35 @@ class RandomState:
 
 @contextmanager
 def untouched_random_state(device: torch.device | str = "cpu") -> Iterator[None]:
-    """Leave every random generator as it was: those of the CPU, and that of `device`."""
-    device = torch.device(device)
+    """Leave every random generator as it was: those of the CPU, and that of `device`.
+
+    Of a device whose generator has no state that can be read, only those of the CPU.
+    """
     with ExitStack() as afterwards:
-        if device.type == "mps":  # has one device, and generator functions that take none
-            afterwards.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
-        elif device.type != "cpu":
-            afterwards.enter_context(torch.random.fork_rng([device], device_type=device.type))
+        afterwards.callback(_restoring_generator_of(torch.device(device)))
         afterwards.callback(RandomState.capture().restore)
         yield
+
+
+def _restoring_generator_of(device: torch.device) -> Callable[[], Any]:
+    """What sets the generator of a device that is not the CPU back to its present state."""
+    functions = _state_functions(device.type)
+    if functions is None:
+        return lambda: None
+    read, write = functions
+    if device.type in _ONE_DEVICE:
+        return partial(write, read())
+    return partial(write, read(device), device)
+
+
+def _state_functions(device_type: str) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    """The functions that read and write the state of a device's generator, if it has any."""
+    # PyTorch/XLA is no `torch.xla`. A plugin's device (NPU, MLU, HPU) is a module of `torch` once it is imported.
+    module: Any = getattr(torch, device_type, None)
+    if device_type == "xla":
+        module = sys.modules.get("torch_xla.core.xla_model")
+    owners: list[Any] = [module, getattr(module, "random", None)]
+    for owner in owners:
+        if hasattr(owner, "get_rng_state") and hasattr(owner, "set_rng_state"):
+            return owner.get_rng_state, owner.set_rng_state
+    return None

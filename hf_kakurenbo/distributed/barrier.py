@@ -13,8 +13,6 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
-from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
-
 from .collectives import from_rank_0, rank, world_size
 
 # Between two looks of a waiting rank at the others, and between two words of a rank about where it is.
@@ -35,10 +33,15 @@ class RollCall:
         self._store: Any = None
         self._ended = threading.Event()
         if world_size() > 1:
+            # Only here: a build of PyTorch without torch.distributed has none of it.
+            from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+
             # Not public, but the one way to words between ranks that no device and no other collective call waits for.
             # A name of its own, since the store of a launcher outlives the attempts of a training.
-            session = from_rank_0(uuid.uuid4().hex)
-            self._store = PrefixStore(f"kakurenbo/{session}", _get_default_store())
+            session, store = from_rank_0(uuid.uuid4().hex), _get_default_store()
+            if store is None:  # the ranks of MPI have none
+                return
+            self._store = PrefixStore(f"kakurenbo/{session}", store)
             self._tell()
             threading.Thread(target=self._keep_telling, daemon=True).start()
 

@@ -7,7 +7,6 @@ group is one rank: it has one part of a sharded epoch, and what it measures coun
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -46,16 +45,19 @@ def data_parallel_world(accelerator: Any) -> DataParallelWorld:
 
     Accelerate orders the ranks so that those with the same batch follow each other.
     """
-    group_size = math.prod(size for _, size in model_parallel_dimensions(accelerator))
+    group_size = math.prod(model_parallel_dimensions(accelerator).values())
     ranks, index = accelerator.num_processes, accelerator.process_index
     return DataParallelWorld(ranks // group_size, index // group_size, group_size, index % group_size)
 
 
-def model_parallel_dimensions(accelerator: Any) -> Iterable[tuple[str, int]]:
-    """Name and size of each dimension of the device mesh along which ranks do not have batches of their own."""
-    mesh = accelerator._prepare_device_mesh()
-    sizes = zip(mesh.mesh_dim_names, mesh.shape, strict=True) if mesh is not None else ()
-    return [(name, size) for name, size in sizes if name not in _DATA_PARALLEL_DIMENSIONS]
+def model_parallel_dimensions(accelerator: Any) -> dict[str, int]:
+    """The dimensions, with their sizes, in which the ranks of an `accelerate.Accelerator` do not have own batches."""
+    mesh = accelerator.torch_device_mesh
+    sizes = {} if mesh is None else dict(zip(mesh.mesh_dim_names, mesh.shape, strict=True))
+    if accelerator.distributed_type == "DEEPSPEED":  # whose own mesh is made with the first loader
+        config = accelerator.deepspeed_plugin.deepspeed_config
+        sizes["tp"] = max(config.get("tensor_parallel", {}).get("autotp_size", 0), sizes.get("tp", 1))
+    return {name: size for name, size in sizes.items() if name not in _DATA_PARALLEL_DIMENSIONS}
 
 
 def require_same_batches(world: DataParallelWorld, ids: int, device: torch.device) -> None:

@@ -24,6 +24,7 @@ from . import dataloaders, learning_rate, recording, resuming, saving
 from .advice import warn_of_what_has_no_effect
 from .checkpoints import unmark
 from .epochs import end_epoch, put_first, run_epoch
+from .parallelism import warn_of_missing_processes
 from .preemption import save_at_the_same_update
 from .state import Training
 from .validation import refuse_switching, refuse_what_cannot_be_honoured, require_a_batch
@@ -177,6 +178,7 @@ class KakurenboMixin(_Base):
         self._place_callbacks()
         if not self._hides():
             return super().train(resume_from_checkpoint, *args, **kwargs)
+        warn_of_missing_processes(self.accelerator)
         self._training, self._num_earlier_loaders = None, len(self._loaders)
         with RollCall() as self._roll_call, recording.every_step_recorded(self):
             return super().train(resume_from_checkpoint, *args, **kwargs)

@@ -9,6 +9,8 @@ from transformers import Trainer
 
 from ..config import create_configured_policy, hiding_arguments, validate_hiding
 from ..data import SampleStream
+from ..distributed.data_parallel import data_parallel_world
+from .parallelism import refuse_unsupported_parallelism
 
 
 def refuse_what_cannot_be_honoured(trainer: Trainer) -> None:
@@ -20,6 +22,7 @@ def refuse_what_cannot_be_honoured(trainer: Trainer) -> None:
     args, dataset = trainer.args, trainer.train_dataset
     options = hiding_arguments(args)
     validate_hiding(options)
+    refuse_unsupported_parallelism(trainer)
     if dataset is not None and not hasattr(dataset, "__len__"):
         raise ValueError(
             f"The training dataset ({type(dataset).__name__}) has no length and is no stream "
@@ -59,7 +62,8 @@ def refuse_what_cannot_be_honoured(trainer: Trainer) -> None:
             "accelerator_config.use_seedable_sampler=False draws the order of an epoch from the global generator, "
             'which a resumed training cannot repeat. Leave it at True, or set hiding_policy="none".'
         )
-    if args.world_size > 1 and not args.accelerator_config.even_batches and not args.dataloader_drop_last:
+    ranks = data_parallel_world(trainer.accelerator).size
+    if ranks > 1 and not args.accelerator_config.even_batches and not args.dataloader_drop_last:
         raise ValueError(
             "accelerator_config.even_batches=False without dataloader_drop_last gives ranks different numbers of "
             "batches, so one would wait for the other for ever. Leave it at True, or set dataloader_drop_last=True or "
