@@ -1,4 +1,4 @@
-"""A model split among ranks: those that share a batch are one rank for the samples, and measure the same as a whole one.
+"""A model split among ranks: those that share a batch are one rank for the samples, and measure as a whole one does.
 
 Accelerate takes no processes on the CPU for tensor parallelism; once its check is passed over, Transformers' own, and
 DeepSpeed's, train over gloo as on GPUs.
