@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -55,6 +56,31 @@ def small_resnet(classes: int, augments: bool = False) -> PreTrainedModel:
     )
 
 
+def full_resolution_resnet(classes: int, widths: Sequence[int] = (16, 32, 64)) -> PreTrainedModel:
+    """A ResNet of three blocks whose first layer is a 3 × 3 convolution of stride 2, without pooling.
+
+    The first layers of `ResNetForImageClassification` are made for large images, and leave 7 × 7 places of 28 × 28.
+
+    Args:
+        classes: how many.
+        widths: channels of the blocks.
+    """
+    model = ResNetForImageClassification(
+        ResNetConfig(
+            num_channels=1,
+            embedding_size=widths[0],
+            hidden_sizes=list(widths),
+            depths=[1, 1, 1],
+            layer_type="basic",
+            num_labels=classes,
+        )
+    )
+    embedder = model.resnet.embedder
+    embedder.embedder.convolution = nn.Conv2d(1, widths[0], kernel_size=3, stride=2, padding=1, bias=False)
+    embedder.pooler = nn.Identity()
+    return model
+
+
 def small_group_norm_resnet(classes: int) -> PreTrainedModel:
     """The same ResNet with GroupNorm, eight channels a group, in the places of BatchNorm.
 
@@ -71,22 +97,27 @@ def small_group_norm_resnet(classes: int) -> PreTrainedModel:
     return model
 
 
-def tiny_vit(classes: int, image_size: int) -> PreTrainedModel:
-    """A Vision Transformer of two layers for gray images, in patches of 6 × 6 pixels.
+def tiny_vit(
+    classes: int, image_size: int, patch_size: int = 6, hidden_size: int = 64, layers: int = 2
+) -> PreTrainedModel:
+    """A Vision Transformer for gray images.
 
     Args:
         classes: how many.
         image_size: height and width in pixels.
+        patch_size: height and width of a patch.
+        hidden_size: width of the network.
+        layers: its depth.
     """
     return ViTForImageClassification(
         ViTConfig(
             num_channels=1,
             image_size=image_size,
-            patch_size=6,
-            hidden_size=64,
-            num_hidden_layers=2,
+            patch_size=patch_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=layers,
             num_attention_heads=4,
-            intermediate_size=128,
+            intermediate_size=2 * hidden_size,
             num_labels=classes,
         )
     )

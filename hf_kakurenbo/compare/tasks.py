@@ -21,7 +21,8 @@ from .data import (
     images_from_formulas,
     source_snippets,
 )
-from .models import small_group_norm_resnet, small_resnet, tiny_bert, tiny_vit
+from .fashion_mnist import fashion_mnist
+from .models import full_resolution_resnet, small_group_norm_resnet, small_resnet, tiny_bert, tiny_vit
 from .quiet import QUIET
 from .records import require_folder_name
 
@@ -106,6 +107,8 @@ _RESNET = partial(small_resnet, 30)
 _VIT = partial(tiny_vit, 10, _VIT_IMAGE_SIZE)
 _BERT = partial(tiny_bert, len(PACKAGES), VOCABULARY_SIZE, SNIPPET_WORDS)
 
+_FASHION_RESNET = partial(full_resolution_resnet, 10)
+
 _DIGITS = _task("digits", digits, partial(small_resnet, 10), 20, 1e-2, 32)
 _FDSL_CNN = _task("fdsl-cnn", _FRACTALS, _RESNET, 14, 2.8e-2, 64)
 _TEXT = _task("text", _SNIPPETS, _BERT, 12, 4e-3, 32)
@@ -121,6 +124,10 @@ TASKS: Mapping[str, Task] = {
         _task("fdsl-cnn-many", _MANY_FRACTALS, partial(small_resnet, 120), 14, 2.8e-2, 64),
         _task("fdsl-vit", _VISUAL_ATOMS, _VIT, 25, 1.5e-3, 64),
         _TEXT,
+        _task("fashion-mnist-10k", partial(fashion_mnist, 10_000), _FASHION_RESNET, 20, 1e-2, 128),
+        _task("fashion-mnist", fashion_mnist, _FASHION_RESNET, 20, 1e-2, 128),
+        _task("fashion-mnist-wide", fashion_mnist, partial(full_resolution_resnet, 10, (32, 64, 128)), 20, 1e-2, 128),
+        _task("fashion-mnist-vit", fashion_mnist, partial(tiny_vit, 10, 28, 7, 96, 4), 20, 1e-3, 128),
         _continued(_DIGITS, "digits-continued", 10),
         _continued(_FDSL_CNN, "fdsl-cnn-continued", 8),
         _continued(_TEXT, "text-continued", 6),
