@@ -15,7 +15,7 @@ from torch import nn
 
 from hf_kakurenbo import cli
 from hf_kakurenbo.compare import Splits, Task
-from hf_kakurenbo.compare.data import Samples
+from hf_kakurenbo.compare.tasks import Samples
 from toy import NUM_CLASSES, NUM_FEATURES, samples
 
 EPOCHS, NUM_TRAIN, BATCH = 3, 32, 8

@@ -13,10 +13,10 @@ from transformers import set_seed
 from compare_toy import ARGUMENTS, TOY, Toy, load
 from hf_kakurenbo.compare import TASKS, Splits, Task, find_tasks
 from hf_kakurenbo.compare.comparison import DEFAULT_TASKS, QUICK_TASKS
-from hf_kakurenbo.compare.continued import model_knowing_half
-from hf_kakurenbo.compare.data import Samples, digits, images_from_formulas, source_snippets
-from hf_kakurenbo.compare.models import small_resnet
 from hf_kakurenbo.compare.quiet import QUIET
+from hf_kakurenbo.compare.tasks.continued import model_knowing_half
+from hf_kakurenbo.compare.tasks.models import small_resnet
+from hf_kakurenbo.compare.tasks.toys import Samples, digits, images_from_formulas, source_snippets
 from toy import same_tensors
 
 # ---- Data ----

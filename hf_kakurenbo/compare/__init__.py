@@ -10,10 +10,9 @@ The command `hf-kakurenbo compare` is the same. It needs `pip install "hf-kakure
 """
 
 from .comparison import Comparison, compare
-from .data import Splits
 from .methods import METHODS, NO_HIDING, Method, find_methods
 from .records import Record
-from .tasks import TASKS, Task, find_tasks
+from .tasks import TASKS, Splits, Task, find_tasks
 
 __all__ = [
     "METHODS",

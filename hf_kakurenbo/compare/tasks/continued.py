@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
-from .data import Samples, Splits
+from .base import Samples, Splits
 
 
 def model_knowing_half(

@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 import gzip
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from .data import Samples, Splits
+from .base import Samples, Splits
 
 FOLDER_VARIABLE = "FASHION_MNIST_DIR"
 """The environment variable that names a folder with the four files, gzipped or not."""
@@ -109,18 +109,22 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
     file = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
     if file is None:
         raise RuntimeError(f"{folder} has neither {name} nor {name}.gz. {_HOW}")
+    content = file.read_bytes()
     try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        if file.suffix == ".gz":
+            content = gzip.decompress(content)
         dimensions = content[3]
         shape = tuple(int(size) for size in np.frombuffer(content, ">i4", dimensions, 4))
         if content[:3] != b"\0\0\x08":
             raise ValueError(f"it begins with {content[:4]!r}")
         return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (EOFError, IndexError, OSError, ValueError) as error:
+    except (EOFError, IndexError, gzip.BadGzipFile, ValueError, zlib.error) as error:
         raise ValueError(f"{file} is damaged, or no idx file of bytes ({error}). {_HOW}") from error
 
 
 def _read_from_hub(split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    import datasets
+
     try:
         dataset: Any = datasets.load_dataset(_HUB, split="train" if split == "train" else "test")
     except Exception as error:

@@ -1,65 +1,22 @@
-"""The tasks on which methods are compared: small, offline, a training in seconds."""
+"""The tasks that come with the comparison, and how one of your own is named."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from .._names import did_you_mean
+from ..._names import did_you_mean
+from ..quiet import QUIET
+from .base import Splits, Task
 from .continued import model_knowing_half
-from .data import (
-    PACKAGES,
-    SNIPPET_WORDS,
-    VOCABULARY_SIZE,
-    Splits,
-    digits,
-    images_from_formulas,
-    source_snippets,
-)
 from .fashion_mnist import fashion_mnist
 from .models import full_resolution_resnet, small_group_norm_resnet, small_resnet, tiny_bert, tiny_vit
-from .quiet import QUIET
-from .records import require_folder_name
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is learned, and how.
-
-    Attributes:
-        name: in tables and folders; letters, digits and `._=@+-`.
-        load: makes the data; the same each time. It and `make_model` must be importable, not lambdas: they run in
-            processes of their own.
-        make_model: from random weights, drawn from PyTorch's generator: a classifier whose first output but for the
-            loss are logits, (B, classes).
-        arguments: fields of `KakurenboConfig`: epochs, batch size, learning rate, schedule.
-
-    Raises:
-        ValueError: the name cannot be that of a folder, or the arguments lack what methods multiply.
-    """
-
-    name: str
-    load: Callable[[], Splits]
-    make_model: Callable[[], PreTrainedModel]
-    arguments: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        require_folder_name("task", self.name)
-        for argument in ("num_train_epochs", "learning_rate"):
-            if argument not in self.arguments:
-                raise ValueError(
-                    f"The arguments of the task {self.name!r} lack {argument}: methods give a factor of it."
-                )
-        if "max_steps" in self.arguments:
-            raise ValueError(f"The task {self.name!r} has max_steps; give num_train_epochs alone: methods multiply it.")
-
-
-# ---- The tasks by name ----
+from .toys import PACKAGES, SNIPPET_WORDS, VOCABULARY_SIZE, digits, images_from_formulas, source_snippets
 
 
 def _task(

@@ -1,4 +1,4 @@
-"""The data of the tasks: digits, images from formulas, sources of Python. Offline, and the same each time."""
+"""The data of the tasks of seconds: digits, images from formulas, sources of Python. The same each time."""
 
 from __future__ import annotations
 
@@ -7,42 +7,15 @@ import re
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from ..fdsl import load_fdsl
-from .extra import requires_extra
-
-
-class Samples(Dataset[dict[str, Tensor]]):
-    """Samples in memory.
-
-    Args:
-        columns: tensors by the name of a model's input, each with a row for each sample; `labels` among them.
-    """
-
-    def __init__(self, **columns: Tensor) -> None:
-        self.columns = columns
-
-    def __len__(self) -> int:
-        return len(self.columns["labels"])
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: column[index] for name, column in self.columns.items()}
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The data of a task: `train`, and `validation` with nothing of it. Datasets that Trainer takes, with labels."""
-
-    train: Any
-    validation: Any
-
+from ...fdsl import load_fdsl
+from ..extra import requires_extra
+from .base import Samples, Splits
 
 # ---- Images ----
 
