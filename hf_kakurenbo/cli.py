@@ -233,8 +233,8 @@ def compare(
         typer.Option(
             help="One of digits, fdsl-cnn, fdsl-cnn-group-norm, fdsl-cnn-long, fdsl-cnn-augmented, fdsl-cnn-many, "
             "fdsl-vit, text, fashion-mnist-10k, fashion-mnist, fashion-mnist-wide, fashion-mnist-vit, "
-            "digits-continued, fdsl-cnn-continued, text-continued, or package.module:attribute for one of your own; "
-            "may be repeated.  "
+            "reviews, reviews-minilm, digits-continued, fdsl-cnn-continued, text-continued, or "
+            "package.module:attribute for one of your own; may be repeated.  "
             "[default: digits, fdsl-cnn, fdsl-cnn-augmented, fdsl-vit, text; quick: digits, fdsl-cnn]",
             show_default=False,
         ),

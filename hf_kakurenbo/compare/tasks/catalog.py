@@ -16,6 +16,7 @@ from .base import Splits, Task
 from .continued import model_knowing_half
 from .fashion_mnist import fashion_mnist
 from .models import full_resolution_resnet, small_group_norm_resnet, small_resnet, tiny_bert, tiny_vit
+from .reviews import REVIEW_VOCABULARY_SIZE, REVIEW_WORDS, pretrained_minilm, review_tokens, review_words
 from .toys import PACKAGES, SNIPPET_WORDS, VOCABULARY_SIZE, digits, images_from_formulas, source_snippets
 
 
@@ -66,6 +67,8 @@ _BERT = partial(tiny_bert, len(PACKAGES), VOCABULARY_SIZE, SNIPPET_WORDS)
 
 _FASHION_RESNET = partial(full_resolution_resnet, 10)
 
+_REVIEWS_BERT = partial(tiny_bert, 2, REVIEW_VOCABULARY_SIZE, REVIEW_WORDS)
+
 _DIGITS = _task("digits", digits, partial(small_resnet, 10), 20, 1e-2, 32)
 _FDSL_CNN = _task("fdsl-cnn", _FRACTALS, _RESNET, 14, 2.8e-2, 64)
 _TEXT = _task("text", _SNIPPETS, _BERT, 12, 4e-3, 32)
@@ -85,6 +88,8 @@ TASKS: Mapping[str, Task] = {
         _task("fashion-mnist", fashion_mnist, _FASHION_RESNET, 20, 1e-2, 128),
         _task("fashion-mnist-wide", fashion_mnist, partial(full_resolution_resnet, 10, (32, 64, 128)), 20, 1e-2, 128),
         _task("fashion-mnist-vit", fashion_mnist, partial(tiny_vit, 10, 28, 7, 96, 4), 20, 1e-3, 128),
+        _task("reviews", review_words, _REVIEWS_BERT, 12, 2e-3, 32),
+        _task("reviews-minilm", review_tokens, pretrained_minilm, 3, 5e-5, 32),
         _continued(_DIGITS, "digits-continued", 10),
         _continued(_FDSL_CNN, "fdsl-cnn-continued", 8),
         _continued(_TEXT, "text-continued", 6),

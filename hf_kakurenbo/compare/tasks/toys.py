@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import re
 import sysconfig
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import Tensor
 from ...fdsl import load_fdsl
 from ..extra import requires_extra
 from .base import Samples, Splits
+from .words import Words, encoded, split, vocabulary
 
 # ---- Images ----
 
@@ -79,10 +78,6 @@ VOCABULARY_SIZE = 2048
 """The words that have a number, padding and the unknown word among them."""
 
 _LINES = 10
-_PADDING, _UNKNOWN = 0, 1
-
-_Words = list[str]
-_Labelled = tuple[_Words, int]
 
 
 @functools.cache
@@ -99,17 +94,17 @@ def source_snippets(train: int, validation: int) -> Splits:
     Raises:
         RuntimeError: this Python has no sources of its standard library.
     """
-    chosen: dict[str, list[_Labelled]] = {"train": [], "validation": []}
+    chosen: dict[str, list[tuple[Words, int]]] = {"train": [], "validation": []}
     for label, package in enumerate(PACKAGES):
         snippets = _snippets(package)
         others = [snippet for place, snippet in enumerate(snippets) if place % 3]
-        for split, found, count in (("train", others, train), ("validation", snippets[::3], validation)):
-            chosen[split] += [(words, label) for words in _evenly(found, count)]
-    vocabulary = _vocabulary(words for words, _ in chosen["train"])
-    return Splits(_encoded(chosen["train"], vocabulary), _encoded(chosen["validation"], vocabulary))
+        for name, found, count in (("train", others, train), ("validation", snippets[::3], validation)):
+            chosen[name] += [(words, label) for words in _evenly(found, count)]
+    numbers = vocabulary((words for words, _ in chosen["train"]), VOCABULARY_SIZE)
+    return Splits(*(encoded(chosen[name], numbers, SNIPPET_WORDS) for name in ("train", "validation")))
 
 
-def _snippets(package: str) -> list[_Words]:
+def _snippets(package: str) -> list[Words]:
     """The words of every ten lines of a package of Python's standard library."""
     folder = Path(sysconfig.get_path("stdlib")) / package
     texts = []
@@ -120,23 +115,10 @@ def _snippets(package: str) -> list[_Words]:
         raise RuntimeError(
             f"The task 'text' needs the sources of Python's standard library at {folder}; choose another task."
         )
-    return [re.findall(r"\w+|[^\w\s]", text)[:SNIPPET_WORDS] for text in texts]
+    return [split(text, SNIPPET_WORDS) for text in texts]
 
 
-def _evenly(snippets: Sequence[_Words], count: int) -> list[_Words]:
+def _evenly(snippets: Sequence[Words], count: int) -> list[Words]:
     """So many of the snippets, or all if they are fewer, at even distances."""
     count = min(count, len(snippets))
     return [snippets[place * len(snippets) // count] for place in range(count)]
-
-
-def _vocabulary(snippets: Iterable[_Words]) -> dict[str, int]:
-    """The numbers of the most frequent words."""
-    frequent = Counter(word for words in snippets for word in words).most_common(VOCABULARY_SIZE - 2)
-    return {word: number for number, (word, _) in enumerate(frequent, start=2)}
-
-
-def _encoded(snippets: Sequence[_Labelled], vocabulary: Mapping[str, int]) -> Samples:
-    rows = [[vocabulary.get(word, _UNKNOWN) for word in words] for words, _ in snippets]
-    input_ids = torch.tensor([row + [_PADDING] * (SNIPPET_WORDS - len(row)) for row in rows])
-    labels = torch.tensor([label for _, label in snippets])
-    return Samples(input_ids=input_ids, attention_mask=(input_ids != _PADDING).long(), labels=labels)
