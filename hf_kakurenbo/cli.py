@@ -243,8 +243,8 @@ def compare(
         list[str] | None,
         typer.Option(
             help="A method, a .json file of your own, or one of the groups controls, field, kakurenbo-parts, "
-            "kakurenbo-settings, spaced_repetition-parts, spaced_repetition-settings; may be repeated, and no-hiding "
-            "is always added.  [default: controls, field; quick: shorter-0.7, shorter-0.4, kakurenbo, "
+            "kakurenbo-settings, spaced_repetition-parts, spaced_repetition-settings, savings; may be repeated, and "
+            "no-hiding is always added.  [default: controls, field; quick: shorter-0.7, shorter-0.4, kakurenbo, "
             "spaced_repetition, random, infobatch]",
             show_default=False,
         ),

@@ -2,7 +2,8 @@
 
     python docs/comparison/tables.py
 
-A table stands between `<!-- FILE.csv: TASK ... | METHOD OR GROUP ... -->` and `<!-- end -->`.
+A table stands between `<!-- FILE.csv: TASK ... | METHOD OR GROUP ... -->` and `<!-- end -->`: of several tasks what
+each method loses and costs, of one task every figure.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from hf_kakurenbo.compare.analysis import MethodSummary, summarize
 from hf_kakurenbo.compare.costs import TimeModel
 from hf_kakurenbo.compare.figure import save_figure
 from hf_kakurenbo.compare.methods import GROUPS
-from hf_kakurenbo.compare.tables import read_trainings, to_overview
+from hf_kakurenbo.compare.tables import read_trainings, to_markdown, to_overview
 
 HERE = Path(__file__).parent
 TRAININGS = HERE / "trainings.csv"
+REAL = HERE / "real_tasks.csv"
 PAGE = HERE.parent / "comparison.md"
 FIGURE = HERE.parent / "images" / "comparison.png"
 _FIRST_STUDY = (
@@ -71,7 +73,7 @@ def summaries(
 @functools.cache
 def time_model(task: str) -> TimeModel:
     """Of a task, fitted to the methods that were trained in turns: times of later trainings do not compare."""
-    of_task = [record for record in read_trainings(TRAININGS) if record.task == task]
+    of_task = [record for file in (TRAININGS, REAL) for record in read_trainings(file) if record.task == task]
     return summarize(of_task, find_methods(TRAINED_IN_TURNS.get(task, GROUPS)))[0].time_model
 
 
@@ -80,8 +82,9 @@ def filled(page: str) -> str:
 
     def table(block: re.Match[str]) -> str:
         head, file, tasks, methods, end = block.groups()
-        records = read_trainings(HERE / file)
-        return f"{head}\n{to_overview(summaries(records, tasks.split(), methods.split()))}\n\n{end}"
+        found = summaries(read_trainings(HERE / file), tasks.split(), methods.split())
+        shown = to_overview(found) if len(found) > 1 else to_markdown(*found.values())
+        return f"{head}\n{shown}\n\n{end}"
 
     return _BLOCK.sub(table, page)
 

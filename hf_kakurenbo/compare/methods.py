@@ -160,6 +160,25 @@ SPACED_REPETITION_SETTINGS = (
 )
 """Other settings of spaced repetition, and more epochs for the time that it saves."""
 
+SAVINGS = (
+    _control(0.85, 1),
+    *(_control(length, rate) for length in (0.7, 0.55) for rate in (1, 1.4)),
+    _kakurenbo(""),
+    _kakurenbo(
+        "@F=0.5+no-fall+limit=2",
+        max_hidden_fraction=0.5,
+        refresh_interval=0,
+        policy_options={"max_consecutive_hidden": 2},
+        **_NO_FALL,
+    ),
+    _spaced(""),
+    _uncapped(""),
+    _uncapped("+K=4", {"max_interval": 4}),
+    _policy("random-as-spaced@cap=1", "random", share_of="spaced_repetition@cap=1"),
+    _policy("infobatch", "infobatch"),
+)
+"""Rules that leave out a quarter of the samples and more, and what else costs as little: fewer epochs, random."""
+
 GROUPS: Mapping[str, Sequence[Method]] = {
     "controls": CONTROLS,
     "field": FIELD,
@@ -167,6 +186,7 @@ GROUPS: Mapping[str, Sequence[Method]] = {
     "kakurenbo-settings": KAKURENBO_SETTINGS,
     "spaced_repetition-parts": SPACED_REPETITION_PARTS,
     "spaced_repetition-settings": SPACED_REPETITION_SETTINGS,
+    "savings": SAVINGS,
 }
 """Methods that are asked for together, by the name of their group."""
 

@@ -39,6 +39,7 @@ _MARKDOWN_HEADS = (
     "only looked at, %",
     "cost",
     "time (quartiles)",
+    "processor time",
 )
 MARKDOWN_LEGEND = (
     "Accuracy: mean ± standard deviation over the seeds. Differences: paired by seed, mean ± half of the 95 % "
@@ -46,7 +47,8 @@ MARKDOWN_LEGEND = (
     "intervals); \\* where 0 lies outside it. No hiding: with the task's own learning rate. Shorter training: on "
     "everything, with the best of the learning rates tried for its length, marked **best rate**, interpolated to the "
     "method's cost. Cost: the time that samples trained on and samples only looked at come to, fitted to the "
-    "processor's times, a full training being 1. Time: wall time divided by that of no hiding of the same seed, median."
+    "processor's times, a full training being 1. Time: wall time by that of no hiding of the same seed, median. "
+    "Processor time: likewise."
 )
 """What the figures of `to_markdown` mean."""
 
@@ -220,6 +222,7 @@ def _markdown_cells(summary: MethodSummary) -> tuple[str, ...]:
         f"{100 * summary.forward_only:.1f}",
         f"{summary.cost:.3f}",
         _quartiles(summary.time),
+        _NONE if summary.processor_time is None else f"{summary.processor_time.median:.3f}",
     )
 
 
