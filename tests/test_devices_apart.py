@@ -17,7 +17,7 @@ from hf_kakurenbo.hiding.pending import PendingMeasurements
 from hf_kakurenbo.hiding.recorder import Recorder
 from hf_kakurenbo.hiding.statistics import Prediction
 from hf_kakurenbo.hiding.weighting import weighed_loss
-from hf_kakurenbo.integrations.trl import last_outputs
+from hf_kakurenbo.integrations.base import returned_by
 from standin_device import DEVICE, OTHER_DEVICE, OnDevice, report
 from standin_training import sent, standin, steps, train_on_standin
 from test_policy_weights import CASES as WEIGHED
@@ -296,7 +296,7 @@ def test_looking_at_what_a_compiled_model_returns_does_not_compile_it_anew():
     counters.clear()
     model = torch.compile(nn.Linear(3, 3), backend="eager")
     for _ in range(4):
-        with last_outputs(model) as outputs:
+        with returned_by(model) as outputs:
             returned = model(torch.ones(2, 3))
-        assert outputs[0] is returned
+        assert outputs[-1] is returned
     assert counters["stats"]["unique_graphs"] == 1

@@ -508,7 +508,7 @@ def test_losses_by_another_rule_are_refused(saved, tmp_path, old, new, message):
 @pytest.mark.parametrize(
     ("old", "new"),
     [(None, TASK), (TASK, None), (by_loss, "test_resumed_training:by_loss"), ("elsewhere:by_loss", by_loss)],
-    ids=str,
+    ids=["named", "no more named", "by its name", "of another name"],
 )
 def test_the_same_rule_under_another_name_is_the_same(saved, tmp_path, monkeypatch, old, new):
     if old == "elsewhere:by_loss":  # as `__main__` is when a script is started in another way

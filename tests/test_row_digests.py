@@ -147,7 +147,9 @@ class Unwilling(Own):
 
 
 @pytest.mark.parametrize(
-    "dataset", [Computed(), [object()] * COUNT, [torch.empty(2, device="meta")] * COUNT, Unwilling(IDENTITY)], ids=str
+    "dataset",
+    [Computed(), [object()] * COUNT, [torch.empty(2, device="meta")] * COUNT, Unwilling(IDENTITY)],
+    ids=["computed", "objects", "without values", "unwilling"],
 )
 def test_what_is_not_stored_cannot_be_compared(dataset):
     digests = digest_rows(dataset)
