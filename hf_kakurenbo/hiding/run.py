@@ -107,7 +107,7 @@ class HidingRun:
         """F*_e: the fraction of the epoch's draws that is hidden."""
         if self.repeats is not None:  # some are drawn more often for what is hidden
             return self.ledger.num_hidden / len(self.ledger)
-        return 1 - self.visible_samples / self.full_samples if self.full_samples else 0.0
+        return (self.full_samples - self.visible_samples) / self.full_samples if self.full_samples else 0.0
 
     @property
     def lr_scale(self) -> float:
