@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback
 from hf_kakurenbo import SampleStatistics
 from hf_kakurenbo.data.identity import IdentifiedExamples, IdentifyingCollator
 from hf_kakurenbo.distributed import collectives
+from hf_kakurenbo.distributed.data_parallel import DataParallelWorld
 from hf_kakurenbo.hiding import HidingRun, InfoBatchPolicy
 from hf_kakurenbo.hiding.pending import PendingMeasurements
 from hf_kakurenbo.hiding.recorder import Recorder
@@ -224,7 +225,7 @@ def test_a_weighed_loss_stays_where_the_loss_is(device, case, of_labels, of_loss
 def test_ids_travel_as_integers(device, num_samples):
     """2²⁴ + 1 is no float32, and 2⁴⁰ − 1 no int32."""
     ids = [2**24 + 1, (num_samples or 2**40) - 1]
-    pending = PendingMeasurements(DEVICE, num_samples)
+    pending = PendingMeasurements(DEVICE, num_samples, DataParallelWorld.of_all_ranks())
     pending.append(torch.tensor(ids, device=DEVICE), torch.zeros(2, 3, device=DEVICE))
     assert pending.gathered().ids.tolist() == ids
 
@@ -232,7 +233,7 @@ def test_ids_travel_as_integers(device, num_samples):
 def test_many_small_batches_leave_few_tensors_on_the_device(device, monkeypatch):
     """Each takes half a kilobyte of a GPU at least, however small it is."""
     monkeypatch.setattr("hf_kakurenbo.hiding.pending._BLOCK_BATCHES", 100)
-    pending = PendingMeasurements(DEVICE, 1000)
+    pending = PendingMeasurements(DEVICE, 1000, DataParallelWorld.of_all_ranks())
     kept = []
     for place in range(450):
         batch = torch.tensor([place], device=DEVICE), torch.full((1, 3), float(place), device=DEVICE)
@@ -262,7 +263,7 @@ def twins(device, monkeypatch):
 
 @pytest.mark.parametrize("blocks", [1, 3])
 def test_ranks_exchange_what_they_measured(twins, blocks):
-    pending = PendingMeasurements(DEVICE, 100)
+    pending = PendingMeasurements(DEVICE, 100, DataParallelWorld.of_all_ranks())
     for block in range(blocks):
         rows = torch.arange(2 * block, 2 * block + 2, device=DEVICE)
         pending.append(rows, rows.float().unsqueeze(1).expand(2, 3))
