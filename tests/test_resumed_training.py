@@ -290,7 +290,8 @@ OTHER_ORDERS = {
     "strategy": (
         {},
         {"train_sampling_strategy": "sequential"},
-        "What has changed since: train_sampling_strategy: random -> sequential.",
+        "What has changed since: train_sampling_strategy: random -> sequential; sampler: SeedableRandomSampler -> "
+        "SequentialSampler.",
     ),
     "another sampler": (
         {},
