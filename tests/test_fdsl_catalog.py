@@ -2,6 +2,7 @@
 
 import pytest
 
+import fdsl_toy
 from hf_kakurenbo.fdsl import list_fdsl, load_fdsl
 from hf_kakurenbo.fdsl.catalog import find_entry
 
@@ -31,7 +32,8 @@ NAMES = {
 
 
 def test_the_names():
-    assert list_fdsl() == list(NAMES)
+    # Another test in this process may have entered the toy's.
+    assert [name for name in list_fdsl() if name != fdsl_toy.NAME] == list(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -33,6 +33,19 @@ assert "timm" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
+def test_nothing_that_is_optional_is_needed():
+    """What an extra brings, and what integrations are for."""
+    code = """
+import sys
+for name in ("deepspeed", "evaluate", "matplotlib", "peft", "scipy", "sentence_transformers", "sklearn", "timm", "trl"):
+    sys.modules[name] = None
+from hf_kakurenbo import KakurenboConfig, KakurenboMixin, KakurenboTrainer
+import hf_kakurenbo.integrations.registry
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_names_and_version():
     import hf_kakurenbo
 
