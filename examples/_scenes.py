@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from hf_kakurenbo import load_fdsl
-from hf_kakurenbo.fdsl.contours import Contours, first_polygon, outward_moves
+from hf_kakurenbo.fdsl.kernels.contours import Contours, first_polygon, outward_moves
 
 CLASSES = ("ground", "disc", "three waves", "five waves", "eight waves")
 """The class of each value of a mask."""

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ._compat import require_supported_transformers
 from ._version import __version__
-from .fdsl.registration import register
+from .fdsl.loading.registration import register
+from .utils.moved import find_moved
 
 require_supported_transformers()
 register()
+find_moved()
 
 if TYPE_CHECKING:
     from .config import HidingArguments, KakurenboConfig

@@ -131,7 +131,7 @@ def preview(
     of each, every image is a category.
     """
     from .fdsl import load_fdsl
-    from .fdsl.gallery import fitting_grid, save_gallery
+    from .fdsl.export.gallery import fitting_grid, save_gallery
 
     with _errors_in_one_line():
         dataset = load_fdsl(
@@ -183,7 +183,8 @@ def render(
     datasets.load_dataset(OUT) reads them. Killed or interrupted, the same
     command goes on.
     """
-    from .fdsl import load_fdsl, rendering
+    from .fdsl import load_fdsl
+    from .fdsl.export import rendering
 
     with _errors_in_one_line("Interrupted. What is written is complete; the same command goes on."):
         share = _parse_shard(shard)

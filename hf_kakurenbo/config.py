@@ -12,11 +12,11 @@ from typing import Any, cast, get_type_hints
 
 from transformers import TrainingArguments
 
-from ._names import did_you_mean
 from .hiding import HidingPolicy, StatisticsFunction, create_policy
 from .hiding.compact_ledger import validate_precision
 from .hiding.options import require_number, require_type
 from .hiding.statistics import ACCURACY_THRESHOLD, TASKS
+from .utils.names import did_you_mean
 
 NO_HIDING = "none"
 """The `hiding_policy` that makes the trainer a plain one."""

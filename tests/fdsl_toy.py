@@ -7,7 +7,7 @@ import numpy as np
 
 from hf_kakurenbo.fdsl import catalog
 from hf_kakurenbo.fdsl.family import Family
-from hf_kakurenbo.fdsl.random_numbers import uniforms
+from hf_kakurenbo.fdsl.kernels.random_numbers import uniforms
 
 NAME = "toy-test"
 CATEGORIES, INSTANCES = 3, 7

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from fdsl_toy import CATEGORIES, INSTANCES, NAME, Toy, enter_into_catalog
 from hf_kakurenbo import __version__, cli
 from hf_kakurenbo.cli import app
-from hf_kakurenbo.fdsl import formats, list_fdsl, load_fdsl
+from hf_kakurenbo.fdsl import list_fdsl, load_fdsl
 from hf_kakurenbo.fdsl.catalog import category_parameters
+from hf_kakurenbo.fdsl.export import formats
 from hf_kakurenbo.fdsl.parameters import read_parameters
 
 COUNT = CATEGORIES * INSTANCES

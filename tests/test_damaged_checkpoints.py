@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerState
 
 from hf_kakurenbo import KakurenboTrainer
-from hf_kakurenbo.hiding import durable
 from hf_kakurenbo.hiding.checkpoint import LEDGER_NAME, save_state
 from hf_kakurenbo.trainer.checkpoints import last_complete_checkpoint
 from hf_kakurenbo.trainer.completeness import damage_of
+from hf_kakurenbo.utils import durable
 from processes import run_ranks
 from toy import (
     LinearClassifier,

@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_kakurenbo import list_fdsl, load_fdsl
-from hf_kakurenbo.fdsl.batched import contours, fractals
-from hf_kakurenbo.fdsl.batched.random_numbers import keys_tensor, random_bits_tensor, uniform_tensor
 from hf_kakurenbo.fdsl.catalog import category_parameters, find_family
-from hf_kakurenbo.fdsl.family import Drawing
-from hf_kakurenbo.fdsl.iterated_functions import Variation
-from hf_kakurenbo.fdsl.map_family import split
-from hf_kakurenbo.fdsl.random_numbers import random_bits, uniform
+from hf_kakurenbo.fdsl.families.map_family import split
+from hf_kakurenbo.fdsl.kernels import contours_batch as contours
+from hf_kakurenbo.fdsl.kernels import fractals_batch as fractals
+from hf_kakurenbo.fdsl.kernels.drawing import Drawing
+from hf_kakurenbo.fdsl.kernels.iterated_functions import Variation
+from hf_kakurenbo.fdsl.kernels.random_numbers import random_bits, uniform
+from hf_kakurenbo.fdsl.kernels.random_tensors import keys_tensor, random_bits_tensor, uniform_tensor
 
 POINTS = dict.fromkeys(["fractaldb-test", "exfractaldb-test", "ofdb2d-test", "ofdb3d-test"], 2000)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]

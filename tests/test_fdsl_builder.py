@@ -12,10 +12,11 @@ import pytest
 
 from abstract_members import left_to_subclasses
 from fdsl_toy import CATEGORIES, INSTANCES, NAME, Toy, enter_into_catalog
-from hf_kakurenbo.fdsl import catalog, list_fdsl, load_fdsl, registration
-from hf_kakurenbo.fdsl.builder import FDSL, FDSLConfig
+from hf_kakurenbo.fdsl import catalog, list_fdsl, load_fdsl
+from hf_kakurenbo.fdsl.loading import registration
+from hf_kakurenbo.fdsl.loading.builder import FDSL, FDSLConfig
+from hf_kakurenbo.fdsl.loading.streaming import FDSLStream
 from hf_kakurenbo.fdsl.parameters import write_parameters
-from hf_kakurenbo.fdsl.streaming import FDSLStream
 
 COUNT = CATEGORIES * INSTANCES
 SMALL = {"image_size": 8}
@@ -347,7 +348,7 @@ def test_what_is_used_of_datasets():
     """Loud when a release moves what the stream and the registration rest on."""
     from datasets.iterable_dataset import _BaseExamplesIterable
 
-    from hf_kakurenbo.fdsl.streaming import _Images
+    from hf_kakurenbo.fdsl.loading.streaming import _Images
 
     assert {
         "__iter__",

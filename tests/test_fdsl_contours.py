@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from hf_kakurenbo.fdsl.contours import Contours, draw_polygon, perlin_noise, sine_and_cosine, turn
-from hf_kakurenbo.fdsl.family import Drawing
-from hf_kakurenbo.fdsl.random_numbers import random_bits
-from hf_kakurenbo.fdsl.rcdb import RCDB
-from hf_kakurenbo.fdsl.visualatom import VisualAtom
+from hf_kakurenbo.fdsl.families.rcdb import RCDB
+from hf_kakurenbo.fdsl.families.visualatom import VisualAtom
+from hf_kakurenbo.fdsl.kernels.contours import Contours, draw_polygon, perlin_noise, sine_and_cosine, turn
+from hf_kakurenbo.fdsl.kernels.drawing import Drawing
+from hf_kakurenbo.fdsl.kernels.random_numbers import random_bits
 
 FAMILIES = [RCDB(), VisualAtom()]
 by_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

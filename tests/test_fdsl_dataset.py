@@ -13,8 +13,9 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 import hf_kakurenbo
 from fdsl_toy import CATEGORIES, INSTANCES, NAME, Toy, enter_into_catalog
-from hf_kakurenbo.fdsl import FDSLDataset, catalog, dataset, list_fdsl, load_fdsl
+from hf_kakurenbo.fdsl import FDSLDataset, catalog, list_fdsl, load_fdsl
 from hf_kakurenbo.fdsl.catalog import find_family
+from hf_kakurenbo.fdsl.loading import dataset
 from hf_kakurenbo.fdsl.parameters import write_parameters
 from toy import make_trainer
 

@@ -11,8 +11,9 @@ from PIL import Image
 from fdsl_toy import Toy
 from hf_kakurenbo.fdsl import catalog, list_fdsl, load_fdsl, register_dataset, register_family
 from hf_kakurenbo.fdsl.catalog import find_family
-from hf_kakurenbo.fdsl.family import Drawing, Family
-from hf_kakurenbo.fdsl.rcdb import RCDB
+from hf_kakurenbo.fdsl.families.rcdb import RCDB
+from hf_kakurenbo.fdsl.family import Family
+from hf_kakurenbo.fdsl.kernels.drawing import Drawing
 
 PAGE = Path(__file__).parent.parent / "docs" / "fdsl.md"
 

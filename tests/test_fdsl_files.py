@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from fdsl_toy import CATEGORIES, INSTANCES, NAME, Toy, enter_into_catalog
-from hf_kakurenbo.fdsl import files, jobs, load_fdsl
-from hf_kakurenbo.fdsl.gallery import save_gallery
-from hf_kakurenbo.fdsl.jobs import WORKPLACE
+from hf_kakurenbo.fdsl import load_fdsl
+from hf_kakurenbo.fdsl.export import jobs
+from hf_kakurenbo.fdsl.export.gallery import save_gallery
+from hf_kakurenbo.fdsl.export.jobs import WORKPLACE
+from hf_kakurenbo.fdsl.export.rendering import render
 from hf_kakurenbo.fdsl.parameters import write_parameters
-from hf_kakurenbo.fdsl.rendering import render
 from hf_kakurenbo.fdsl.search import search
+from hf_kakurenbo.utils import files
 
 COUNT = CATEGORIES * INSTANCES
 

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_kakurenbo.fdsl.catalog import SHIPPED_SEED, accepted_attempts, category_parameters, find_family
-from hf_kakurenbo.fdsl.exfractaldb import View, camera_axes
-from hf_kakurenbo.fdsl.family import Drawing
-from hf_kakurenbo.fdsl.fractaldb import reference_mask
-from hf_kakurenbo.fdsl.iterated_functions import (
+from hf_kakurenbo.fdsl.families.map_family import orbit_key, split
+from hf_kakurenbo.fdsl.kernels.drawing import Drawing
+from hf_kakurenbo.fdsl.kernels.iterated_functions import (
     LANES,
     MOVES_BEFORE,
     TABLE_BITS,
@@ -23,9 +22,10 @@ from hf_kakurenbo.fdsl.iterated_functions import (
     play_varied,
     vary,
 )
-from hf_kakurenbo.fdsl.map_family import orbit_key, split
-from hf_kakurenbo.fdsl.points import blank_canvas, develop, mirrored
-from hf_kakurenbo.fdsl.random_numbers import random_bits
+from hf_kakurenbo.fdsl.kernels.points import blank_canvas, develop, mirrored
+from hf_kakurenbo.fdsl.kernels.published_fractaldb import reference_mask
+from hf_kakurenbo.fdsl.kernels.random_numbers import random_bits
+from hf_kakurenbo.fdsl.kernels.space import View, camera_axes
 
 RECORDS = json.loads(Path(__file__).with_name("fractaldb_points.json").read_text())
 KEY = np.uint64(20221)

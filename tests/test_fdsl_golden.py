@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hf_kakurenbo.fdsl.catalog import category_parameters, find_entry, find_family, list_fdsl
-from hf_kakurenbo.fdsl.family import Drawing
+from hf_kakurenbo.fdsl.kernels.drawing import Drawing
 
 GOLDEN = json.loads(Path(__file__).with_name("fdsl_golden.json").read_text())
 FAMILIES = sorted({find_entry(name).family for name in list_fdsl() if not name.startswith("toy")})

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from hf_kakurenbo.fdsl import load_fdsl
-from hf_kakurenbo.fdsl.builder import FDSL, FDSLConfig
+from hf_kakurenbo.fdsl.loading.builder import FDSL, FDSLConfig
 
 GOLDEN = json.loads(Path(__file__).with_name("fdsl_golden_datasets.json").read_text())
 FAMILIES = ["exfractaldb", "fractaldb", "ofdb2d", "ofdb3d", "rcdb", "visualatom"]

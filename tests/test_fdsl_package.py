@@ -56,7 +56,7 @@ def test_nothing_of_training_is_imported(module):
 
 def test_imports_are_found():
     assert "hf_kakurenbo.fdsl.catalog" in reached("hf_kakurenbo.cli")
-    assert "hf_kakurenbo.fdsl.points" in reached("hf_kakurenbo.fdsl.batched.fractals")
+    assert "hf_kakurenbo.fdsl.kernels.points" in reached("hf_kakurenbo.fdsl.kernels.fractals_batch")
     assert "hf_kakurenbo.hiding" in reached("hf_kakurenbo.trainer")
 
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from hf_kakurenbo.cli import app, fdsl
 from hf_kakurenbo.fdsl import list_fdsl, load_fdsl
-from hf_kakurenbo.fdsl.builder import FDSLConfig
 from hf_kakurenbo.fdsl.catalog import find_family
+from hf_kakurenbo.fdsl.loading.builder import FDSLConfig
 from hf_kakurenbo.fdsl.parameters import write_parameters
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fdsl_toy import Toy
 from hf_kakurenbo.fdsl import catalog, load_fdsl
-from hf_kakurenbo.fdsl.fractaldb import reference_mask
+from hf_kakurenbo.fdsl.kernels.published_fractaldb import reference_mask
 from hf_kakurenbo.fdsl.parameters import read_parameters, write_parameters
 
 HEADER = "width,shade,probability\n"

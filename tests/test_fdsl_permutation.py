@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_kakurenbo.fdsl.permutation import Order, permute
-from hf_kakurenbo.fdsl.shards import count_shards, cut
+from hf_kakurenbo.fdsl.loading.permutation import Order, permute
+from hf_kakurenbo.fdsl.loading.shards import count_shards, cut
 
 keys = st.integers(0, 2**64 - 1).map(np.uint64)
 

@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 
 from fdsl_toy import CATEGORIES, INSTANCES, NAME, enter_into_catalog
-from hf_kakurenbo.fdsl import formats, load_fdsl, rendering
-from hf_kakurenbo.fdsl.gallery import fitting_grid, make_gallery, save_gallery
-from hf_kakurenbo.fdsl.jobs import WORKPLACE
+from hf_kakurenbo.fdsl import load_fdsl
+from hf_kakurenbo.fdsl.export import formats, rendering
+from hf_kakurenbo.fdsl.export.gallery import fitting_grid, make_gallery, save_gallery
+from hf_kakurenbo.fdsl.export.jobs import WORKPLACE
+from hf_kakurenbo.fdsl.export.rendering import render
 from hf_kakurenbo.fdsl.parameters import write_parameters
-from hf_kakurenbo.fdsl.rendering import render
 
 FORMATS = ["imagefolder", "parquet", "webdataset"]
 COUNT = CATEGORIES * INSTANCES

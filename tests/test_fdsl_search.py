@@ -4,8 +4,8 @@ import pytest
 from hf_kakurenbo.fdsl import catalog, load_fdsl
 from hf_kakurenbo.fdsl import search as module
 from hf_kakurenbo.fdsl.catalog import SHIPPED_SEED, accepted_attempts, find_family
-from hf_kakurenbo.fdsl.iterated_functions import play
-from hf_kakurenbo.fdsl.map_family import orbit_key, split
+from hf_kakurenbo.fdsl.families.map_family import orbit_key, split
+from hf_kakurenbo.fdsl.kernels.iterated_functions import play
 from hf_kakurenbo.fdsl.search import find_attempt, search
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from fdsl_toy import CATEGORIES, NAME, enter_into_catalog
 from hf_kakurenbo.fdsl import FDSLDataset, list_fdsl, load_fdsl
-from hf_kakurenbo.fdsl.streaming import FDSLStream
+from hf_kakurenbo.fdsl.loading.streaming import FDSLStream
 
 INSTANCES = 16
 COUNT = CATEGORIES * INSTANCES

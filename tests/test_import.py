@@ -1,11 +1,13 @@
 """Importing the package is light, and an unsupported Transformers is refused at once."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 
 from hf_kakurenbo._compat import require_supported_transformers
+from hf_kakurenbo.utils.moved import MOVED
 
 
 def run_python(code):
@@ -53,6 +55,17 @@ def test_names_and_version():
     assert all(getattr(hf_kakurenbo, name) is not None for name in hf_kakurenbo.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'load_everything'"):
         hf_kakurenbo.load_everything  # noqa: B018
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_a_module_is_imported_under_its_old_name_too(old, monkeypatch):
+    monkeypatch.delitem(sys.modules, old, raising=False)
+    with pytest.warns(FutureWarning, match=f"{old} has moved to {MOVED[old]};"):
+        module = importlib.import_module(old)
+    new = importlib.import_module(MOVED[old])
+    own = [name for name, value in vars(new).items() if getattr(value, "__module__", None) == new.__name__]
+    assert own
+    assert all(getattr(module, name) is getattr(new, name) for name in own)
 
 
 @pytest.mark.parametrize("version", ["4.57.3", "5.3.0", "6.0.0", "6.0.0rc1", "6.0.0.dev0"])

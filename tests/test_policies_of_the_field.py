@@ -9,12 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hf_kakurenbo import SampleLedger
-from hf_kakurenbo.hiding import (
-    CompactLedger,
-    Measurements,
-    create_policy,
-    list_policies,
-)
+from hf_kakurenbo.hiding import CompactLedger, Measurements, create_policy, list_policies
 from hf_kakurenbo.hiding import ledger as ledger_module
 from toy import same_tensors
 

@@ -12,12 +12,7 @@ from transformers import BertConfig, BertModel, BertTokenizer, set_seed
 
 from hf_kakurenbo.compare import TASKS
 from hf_kakurenbo.compare.tasks import reviews
-from hf_kakurenbo.compare.tasks.reviews import (
-    SDIST_VARIABLE,
-    pretrained_minilm,
-    review_tokens,
-    review_words,
-)
+from hf_kakurenbo.compare.tasks.reviews import SDIST_VARIABLE, pretrained_minilm, review_tokens, review_words
 from toy import same_tensors
 
 COUNT, TRAIN = 40, 30

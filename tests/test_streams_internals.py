@@ -18,7 +18,7 @@ from datasets.iterable_dataset import (
 from torch.utils.data import _utils, get_worker_info
 
 from abstract_members import left_to_subclasses
-from hf_kakurenbo._examples_iterables import (
+from hf_kakurenbo.utils.examples_iterables import (
     ChosenExamples,
     ExamplesInHand,
     one_to_one_chain,

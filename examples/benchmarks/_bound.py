@@ -9,9 +9,9 @@ import numpy as np
 from _by_hand import Start
 from numba import njit
 
-from hf_kakurenbo.fdsl.contours import NOISE_COUNTER, Contours, perlin_noise
-from hf_kakurenbo.fdsl.iterated_functions import LANES
-from hf_kakurenbo.fdsl.random_numbers import random_bits
+from hf_kakurenbo.fdsl.kernels.contours import NOISE_COUNTER, Contours, perlin_noise
+from hf_kakurenbo.fdsl.kernels.iterated_functions import LANES
+from hf_kakurenbo.fdsl.kernels.random_numbers import random_bits
 
 
 @njit(cache=True)

@@ -8,10 +8,10 @@ import numpy as np
 from numba import njit
 from PIL import Image, ImageDraw
 
-from hf_kakurenbo.fdsl.contours import NOISE_SLOPES, Contours
-from hf_kakurenbo.fdsl.exfractaldb import FOCAL_LENGTH, Cloud, camera_axes
-from hf_kakurenbo.fdsl.fractaldb import GRAY, Leaf, margin_of
-from hf_kakurenbo.fdsl.iterated_functions import MOVES_BEFORE
+from hf_kakurenbo.fdsl.kernels.contours import NOISE_SLOPES, Contours
+from hf_kakurenbo.fdsl.kernels.iterated_functions import MOVES_BEFORE
+from hf_kakurenbo.fdsl.kernels.plane import GRAY, Leaf, margin_of
+from hf_kakurenbo.fdsl.kernels.space import FOCAL_LENGTH, Cloud, camera_axes
 
 # ---- Fractals, as one would write them oneself ----
 

@@ -68,10 +68,11 @@ from torch.utils.data import DataLoader, Subset
 
 from hf_kakurenbo import load_fdsl
 from hf_kakurenbo.fdsl.catalog import category_parameters, find_entry, find_family
-from hf_kakurenbo.fdsl.contours import ContourFamily
-from hf_kakurenbo.fdsl.family import Drawing, Family, Parameters
-from hf_kakurenbo.fdsl.iterated_functions import LANES, play, vary
-from hf_kakurenbo.fdsl.map_family import MapFamily, orbit_key
+from hf_kakurenbo.fdsl.families.contour_family import ContourFamily
+from hf_kakurenbo.fdsl.families.map_family import MapFamily, orbit_key
+from hf_kakurenbo.fdsl.family import Family, Parameters
+from hf_kakurenbo.fdsl.kernels.drawing import Drawing
+from hf_kakurenbo.fdsl.kernels.iterated_functions import LANES, play, vary
 
 FAMILIES = ("fractaldb", "exfractaldb", "rcdb", "visualatom", "ofdb2d", "ofdb3d")
 BATCH_SIZE_OF_IMAGES = 224

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..fdsl.files import written_beside
+from ..utils.files import written_beside
 from .analysis import MethodSummary, summarize
 from .extra import require_extra
 from .figure import save_figure

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..fdsl.files import written_beside
+from ..utils.files import written_beside
 from .analysis import MethodSummary
 from .extra import requires_extra
 from .methods import NO_HIDING

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .._names import did_you_mean
+from ..utils.names import did_you_mean
 from .records import require_folder_name
 
 _DECIDED_BY: Mapping[str, str] = {

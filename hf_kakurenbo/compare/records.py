@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..fdsl.files import remove_leftovers, written_beside
+from ..utils.files import remove_leftovers, written_beside
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@+-]*")
 

@@ -24,7 +24,7 @@ from typing import Any, cast
 import torch
 import transformers
 
-from ..fdsl.processes import end_with_parent
+from ..utils.processes import end_with_parent
 from .methods import Method
 from .records import Record, RecordFolder
 from .tasks import Task

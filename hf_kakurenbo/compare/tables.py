@@ -10,7 +10,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import get_type_hints
 
-from ..fdsl.files import written_beside
+from ..utils.files import written_beside
 from .analysis import Difference, MethodSummary, TimeRatio
 from .methods import NO_HIDING
 from .records import Record

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import _utils, get_worker_info
 
-from .._examples_iterables import ChosenExamples, one_to_one_chain, over_another_source, varied
+from ..utils.examples_iterables import ChosenExamples, one_to_one_chain, over_another_source, varied
 
 
 class Interruption(NamedTuple):

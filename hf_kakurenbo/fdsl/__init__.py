@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .catalog import list_fdsl, register_dataset, register_family
-    from .dataset import FDSLDataset
-    from .loading import load_fdsl
+    from .loading.dataset import FDSLDataset
+    from .loading.load import load_fdsl
 
 __all__ = ["FDSLDataset", "list_fdsl", "load_fdsl", "register_dataset", "register_family"]
 
 # Loaded on first use: registering the name with `datasets` shall import neither Numba nor torch.
 _HOMES = {
-    "FDSLDataset": "dataset",
+    "FDSLDataset": "loading.dataset",
     "list_fdsl": "catalog",
-    "load_fdsl": "loading",
+    "load_fdsl": "loading.load",
     "register_dataset": "catalog",
     "register_family": "catalog",
 }

@@ -19,12 +19,12 @@ from .family import Family, Parameters
 
 # Where a family is found; importing one compiles nothing.
 _FAMILIES = {
-    "fractaldb": ("fractaldb", "FractalDB"),
-    "exfractaldb": ("exfractaldb", "ExFractalDB"),
-    "rcdb": ("rcdb", "RCDB"),
-    "visualatom": ("visualatom", "VisualAtom"),
-    "ofdb2d": ("ofdb", "OFDB2D"),
-    "ofdb3d": ("ofdb", "OFDB3D"),
+    "fractaldb": ("families.fractaldb", "FractalDB"),
+    "exfractaldb": ("families.exfractaldb", "ExFractalDB"),
+    "rcdb": ("families.rcdb", "RCDB"),
+    "visualatom": ("families.visualatom", "VisualAtom"),
+    "ofdb2d": ("families.ofdb", "OFDB2D"),
+    "ofdb3d": ("families.ofdb", "OFDB3D"),
 }
 
 # Those that a user added.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,42 +12,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .random_numbers import derive_key
+from .kernels.drawing import Drawing, Image
+from .kernels.random_numbers import derive_key
 
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["Drawing", "Family", "Image", "Parameters"]
+
 Parameters = NDArray[np.float64]
 """The parameters of a category: a table of shape (rows, len(family.columns)). The rows of a fractal are its maps."""
 
-Image = NDArray[np.uint8]
-"""(size, size) when gray, (size, size, 3) in colour."""
-
-LARGEST_IMAGE_SIZE = 2**15 - 2
-"""How many pixels a side an image has at most: with a margin of one, 4 GiB of numbers of points."""
-
-MOST_POINTS = 2**31 - 1
-"""How many points are drawn at most: their numbers are int32."""
-
 # What a key is for: the parameters of a category, or what of an image is left to chance.
 _FOR_PARAMETERS, _FOR_INSTANCE = 0, 1
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How an image is to be drawn.
-
-    Args:
-        image_size: height and width in pixels, at least 1.
-        color: True draws in colours, False in gray.
-        points: how many points are drawn, where the family draws points; None for the family's own number.
-        patches: where the family draws points as 3×3 patches, False draws single pixels.
-    """
-
-    image_size: int
-    color: bool = False
-    points: int | None = None
-    patches: bool = True
 
 
 class Family(ABC):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..utils.files import full_disk_explained, name_beside, remove_leftovers, require_new_or_empty
 from .family import Family, Parameters
-from .files import full_disk_explained, name_beside, remove_leftovers, require_new_or_empty
 
 # The published files have 19 digits, which the sum of a few roundings cannot come near.
 _PROBABILITY_TOLERANCE = 1e-6

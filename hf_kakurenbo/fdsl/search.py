@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..utils.files import full_disk_explained, remove_leftovers, written_beside
 from .catalog import SHIPPED_SEED, find_accepted, find_family
-from .files import full_disk_explained, remove_leftovers, written_beside
 
 # So many categories are searched between one writing of the file and the next.
 _BETWEEN = 500

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .durable import flush
+from ..utils.durable import flush
 
 LEDGER_NAME = "kakurenbo.safetensors"
 """Name of the file in a checkpoint folder."""

@@ -12,7 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data import Position
 from ..hiding.checkpoint import save_state
-from ..hiding.durable import flush, flush_all
+from ..utils.durable import flush, flush_all
 from .checkpoints import mark_as_hiding
 from .continuity import describe_training
 from .resuming import global_batch

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..._names import did_you_mean
+from ...utils.names import did_you_mean
 from ..quiet import QUIET
 from .base import Splits, Task
 from .continued import model_knowing_half

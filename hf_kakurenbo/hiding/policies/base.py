@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from torch import Tensor
 
-from ..._names import did_you_mean
+from ...utils.names import did_you_mean
 from ..ledger import SampleLedger
 from ..options import require_type
 

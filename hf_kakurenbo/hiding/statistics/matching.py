@@ -20,13 +20,7 @@ from .classification import (
     soft_label_statistics,
 )
 from .question_answering import question_answering_statistics
-from .tokens import (
-    ACCURACY_THRESHOLD,
-    flattened_token_statistics,
-    segmentation_statistics,
-    shifted,
-    token_statistics,
-)
+from .tokens import ACCURACY_THRESHOLD, flattened_token_statistics, segmentation_statistics, shifted, token_statistics
 
 Rule: TypeAlias = Callable[[Tensor, Tensor], SampleStatistics]
 """From (logits, labels) to the statistics, sample by sample."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..random_numbers import GOLDEN_GAMMA, MIX_MULTIPLIERS
+from .random_numbers import GOLDEN_GAMMA, MIX_MULTIPLIERS
 
 
 def _signed(value: int) -> int:

@@ -8,10 +8,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .contours import whole_number
-from .family import Family, Parameters
-from .iterated_functions import MOST_MAPS, Variation, check_probabilities, play
-from .random_numbers import random_bits, uniforms
+from ..family import Family, Parameters
+from ..kernels.iterated_functions import MOST_MAPS, Variation, check_probabilities, play
+from ..kernels.random_numbers import random_bits, uniforms, whole_number
 
 _FEWEST_MAPS, _MOST_DRAWN = 2, 7
 _UNVARIED = Variation(0, 1.0)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .contours import REFERENCE_SIZE, ContourFamily, Contours, whole_number
-from .family import Parameters
-from .random_numbers import uniforms
+from ..family import Parameters
+from ..kernels.contours import REFERENCE_SIZE, Contours
+from ..kernels.random_numbers import uniforms, whole_number
+from .contour_family import ContourFamily
 
 _HIGHEST_FREQUENCY = 20
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .random_numbers import mix, random_bits
+from ..kernels.random_numbers import mix, random_bits
 
 _ROUNDS = 8
 

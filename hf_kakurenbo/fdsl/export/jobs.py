@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .dataset import FDSLDataset
-from .family import Parameters
-from .files import remove_leftovers, require_new_or_empty, written_beside
+from ...utils.files import remove_leftovers, require_new_or_empty, written_beside
+from ..family import Parameters
+from ..loading.dataset import FDSLDataset
 
 WORKPLACE = ".render"
 """The folder, inside the one that is rendered into, for the notes and for files that are being written."""

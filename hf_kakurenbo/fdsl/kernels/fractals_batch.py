@@ -14,10 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..exfractaldb import DISTANCE, FOCAL_LENGTH, NEAREST, WHITE, Cloud, camera_axes
-from ..family import Drawing
-from ..fractaldb import GRAY, SHRINK, Leaf, margin_of
-from ..iterated_functions import (
+from .drawing import Drawing
+from .iterated_functions import (
     INFINITY_EXPONENT,
     LANES,
     MOST_HALVINGS,
@@ -27,8 +25,10 @@ from ..iterated_functions import (
     choice_table,
     vary,
 )
-from ..points import HUES, PALETTE, mirrored
-from .random_numbers import keys_tensor, random_bits_tensor
+from .plane import GRAY, SHRINK, Leaf, margin_of
+from .points import HUES, PALETTE, mirrored
+from .random_tensors import keys_tensor, random_bits_tensor
+from .space import DISTANCE, FOCAL_LENGTH, NEAREST, WHITE, Cloud, camera_axes
 
 # How many points are held at a time, each in some 60 bytes.
 _POINTS_AT_A_TIME = 2**24

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from .catalog import find_entry, find_family
+from ..catalog import find_entry, find_family
+from ..parameters import read_parameters
 from .dataset import FDSLDataset
-from .parameters import read_parameters
 from .selection import Selection
 from .shards import DEFAULT_SHARDS, count_shards
 
@@ -56,7 +56,7 @@ def load_fdsl(
             its `with_format("torch")`, for which `datasets` makes tensors of PIL images.
         device: where whole batches are drawn at once, `"cuda"`; see `FDSLDataset`. Not with `streaming`.
         streaming: give a `datasets.IterableDataset` instead of a map-style dataset.
-        shards: into how many shards at most a stream is cut; see `hf_kakurenbo.fdsl.shards.count_shards`.
+        shards: into how many shards at most a stream is cut; see `hf_kakurenbo.fdsl.loading.shards.count_shards`.
         parameters: a folder of CSV files with the parameters of categories of your own, instead of those of `name`,
             which then says the family and the number of instances. See `hf_kakurenbo.fdsl.parameters`.
 

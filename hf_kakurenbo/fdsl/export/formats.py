@@ -10,11 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from .dataset import FDSLDataset
-from .files import ends_with, remove_leftovers, written_beside
+from ...utils.files import ends_with, remove_leftovers, written_beside
+from ..loading.dataset import FDSLDataset
+from ..loading.png import encode_png
 
-# Half the time of the default level 6, for files a tenth larger.
-_COMPRESSION = 3
 _ROWS_PER_GROUP = 100
 
 # The chunk that closes a PNG. A million small files are not waited for one by one until they are on the disk, so a
@@ -56,13 +55,6 @@ class Format(Protocol):
 
     def write(self, part: Part, dataset: FDSLDataset) -> Iterator[bool]:
         """Write a part; yield for each image whether it was written, False if it was there already."""
-
-
-def encode_png(image: Any) -> bytes:
-    """A PIL image as a PNG file."""
-    stream = io.BytesIO()
-    image.save(stream, "PNG", compress_level=_COMPRESSION)
-    return stream.getvalue()
 
 
 class ImageFolder:

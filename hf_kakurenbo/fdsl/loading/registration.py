@@ -20,7 +20,7 @@ from typing import Any
 
 NAME = "fdsl"
 
-_BUILDER = "hf_kakurenbo.fdsl.builder"
+_BUILDER = "hf_kakurenbo.fdsl.loading.builder"
 _LOAD, _INSPECT, _FACTORY = "datasets.load", "datasets.inspect", "dataset_module_factory"
 _WAY_OUT = 'Use hf_kakurenbo.load_fdsl(name, split="train", streaming=True), which gives the same.'
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import datasets
 
-from .catalog import find_entry, find_family, list_fdsl
+from ..catalog import find_entry, find_family, list_fdsl
+from ..parameters import read_parameters
 from .dataset import SPLITS, FDSLDataset
-from .formats import encode_png
-from .parameters import read_parameters
+from .png import encode_png
 from .selection import Selection
 from .shards import DEFAULT_SHARDS, count_shards, cut
 from .streaming import FDSLStream, make_stream

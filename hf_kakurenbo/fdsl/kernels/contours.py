@@ -8,19 +8,15 @@ ellipse itself is not drawn. The position in the noise is drawn anew for every v
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from math import factorial
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .family import Drawing, Family, Image, Parameters
+from .drawing import Drawing, Image
 from .random_numbers import random_bits
-
-if TYPE_CHECKING:
-    import torch
 
 REFERENCE_SIZE = 512
 """The image size, in pixels, in which lengths are given; other sizes show the same drawing, scaled."""
@@ -261,76 +257,6 @@ def outward_moves(instance: Contours) -> NDArray[np.float64]:
     return outward
 
 
-class ContourFamily(Family):
-    """A family of contours: a subclass has the distribution of the parameters and of the instances.
-
-    Parameters are one row; `limits` has the lowest and highest value of each column, `whole` the columns that are
-    whole numbers.
-    """
-
-    background: ClassVar[int]
-    """The gray, in 0..255, on which lines are drawn."""
-    limits: ClassVar[Mapping[str, tuple[float, float]]]
-    whole: ClassVar[frozenset[str]]
-
-    def check_parameters(self, parameters: Parameters) -> None:
-        """Raise a ValueError unless parameters are one row of finite numbers in the range of `render`.
-
-        The range is wider than that from which categories are drawn.
-        """
-        if parameters.shape != (1, len(self.columns)):
-            raise ValueError(
-                f"The parameters of a category of {self.name} are one row of {len(self.columns)} numbers "
-                f"({', '.join(self.columns)}), got shape {parameters.shape}."
-            )
-        for column, value in zip(self.columns, parameters[0].tolist(), strict=True):
-            low, high = self.limits[column]
-            # Written so that NaN is refused.
-            if not low <= value <= high:
-                raise ValueError(f"{column} of {self.name} must be in [{low:g}, {high:g}], got {value}.")
-            if column in self.whole and value != int(value):
-                raise ValueError(f"{column} of {self.name} must be a whole number, got {value}.")
-
-    def render(self, instance: Contours, drawing: Drawing, key: np.uint64) -> Image:
-        """Draw contours: each line in a gray, or a colour, at random, over those before it.
-
-        Args:
-            instance: what `draw_instance` returns.
-            drawing: the geometry scales with `image_size`, the lines stay one pixel wide. In colour the lines are in
-                the same places as in gray.
-            key: the instance's key.
-
-        Returns:
-            uint8, (size, size) or, in colour, (size, size, 3).
-        """
-        shades = line_shades(instance.lines, np.uint64(random_bits(key, INK_COUNTER)))
-        inks = shades.view(np.uint32)[:, 0] if drawing.color else shades[:, 0]
-        size = drawing.image_size
-        canvas = np.full((size, size), self.background * (0x01010101 if drawing.color else 1), dtype=inks.dtype)
-        (x, y), outward = first_polygon(instance), outward_moves(instance)
-        _draw_contours(
-            canvas.reshape(-1),
-            size,
-            x,
-            y,
-            instance.noise_gain,
-            outward,
-            np.ascontiguousarray(inks),
-            np.uint64(random_bits(key, NOISE_COUNTER)),
-        )
-        if not drawing.color:
-            return canvas
-        return np.ascontiguousarray(canvas.view(np.uint8).reshape(size, size, 4)[..., :3])
-
-    def render_batch(
-        self, instances: Sequence[Contours], drawing: Drawing, keys: Sequence[np.uint64], device: torch.device | str
-    ) -> torch.Tensor:
-        """Several images at once; they differ from those of `render` by the rounding of sums alone."""
-        from .batched.contours import draw_contours_batch
-
-        return draw_contours_batch(instances, drawing, keys, self.background, device)
-
-
 @njit(cache=True, nogil=True)
 def line_shades(lines: int, key: np.uint64) -> NDArray[np.uint8]:
     """The ink of each line, four channels at random of which gray uses the first and colour three: (lines, 4)."""
@@ -342,6 +268,34 @@ def line_shades(lines: int, key: np.uint64) -> NDArray[np.uint8]:
     return shades
 
 
-def whole_number(uniform: float, low: int, high: int) -> int:
-    """One of low..high, both included, from a number in [0, 1)."""
-    return low + int(uniform * (high - low + 1))
+def draw_contours(instance: Contours, drawing: Drawing, background: int, key: np.uint64) -> Image:
+    """Draw contours: each line in a gray, or a colour, at random, over those before it.
+
+    Args:
+        instance: the drawing.
+        drawing: the geometry scales with `image_size`, the lines stay one pixel wide. In colour the lines are in the
+            same places as in gray.
+        background: the gray under the lines, in 0..255.
+        key: the instance's key.
+
+    Returns:
+        uint8, (size, size) or, in colour, (size, size, 3).
+    """
+    shades = line_shades(instance.lines, np.uint64(random_bits(key, INK_COUNTER)))
+    inks = shades.view(np.uint32)[:, 0] if drawing.color else shades[:, 0]
+    size = drawing.image_size
+    canvas = np.full((size, size), background * (0x01010101 if drawing.color else 1), dtype=inks.dtype)
+    (x, y), outward = first_polygon(instance), outward_moves(instance)
+    _draw_contours(
+        canvas.reshape(-1),
+        size,
+        x,
+        y,
+        instance.noise_gain,
+        outward,
+        np.ascontiguousarray(inks),
+        np.uint64(random_bits(key, NOISE_COUNTER)),
+    )
+    if not drawing.color:
+        return canvas
+    return np.ascontiguousarray(canvas.view(np.uint8).reshape(size, size, 4)[..., :3])

@@ -14,10 +14,11 @@ import torch
 from PIL import Image as PILImage
 from torch.utils.data import Dataset
 
-from .catalog import category_parameters, find_entry, find_family
-from .family import LARGEST_IMAGE_SIZE, MOST_POINTS, Drawing, Family, Image, Parameters
-from .parameters import check_categories
-from .random_numbers import SEED_BELOW
+from ..catalog import category_parameters, find_entry, find_family
+from ..family import Family, Parameters
+from ..kernels.drawing import LARGEST_IMAGE_SIZE, MOST_POINTS, Drawing, Image
+from ..kernels.random_numbers import SEED_BELOW
+from ..parameters import check_categories
 from .selection import Selection, select
 
 SPLITS = ("train", "validation")

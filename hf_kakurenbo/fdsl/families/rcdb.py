@@ -12,9 +12,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .contours import REFERENCE_SIZE, ContourFamily, Contours, whole_number
-from .family import Parameters
-from .random_numbers import uniforms
+from ..family import Parameters
+from ..kernels.contours import REFERENCE_SIZE, Contours
+from ..kernels.random_numbers import uniforms, whole_number
+from .contour_family import ContourFamily
 
 _FEWEST_VERTICES, _MOST_VERTICES = 3, 200
 # exp(−1 / 100): the whole part of an exponential of mean 100 is n with a probability ∝ exp(−n / 100).

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PILImage
 
-from .dataset import FDSLDataset
-from .files import full_disk_explained, remove_leftovers, written_beside
+from ...utils.files import full_disk_explained, remove_leftovers, written_beside
+from ..loading.dataset import FDSLDataset
 
 _GAP = 2
 # Between black images a dark gray separates without glaring, between white ones a light gray.

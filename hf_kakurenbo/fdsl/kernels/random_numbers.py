@@ -48,6 +48,11 @@ def uniforms(key: np.uint64, count: int) -> NDArray[np.float64]:
     return numbers
 
 
+def whole_number(uniform: float, low: int, high: int) -> int:
+    """One of low..high, both included, from a number in [0, 1)."""
+    return low + int(uniform * (high - low + 1))
+
+
 @njit(cache=True, nogil=True)
 def _absorb(key: np.uint64, number: np.uint64) -> np.uint64:
     return mix(key ^ mix(number + GOLDEN_GAMMA))

@@ -22,11 +22,11 @@ from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from .dataset import FDSLDataset
-from .files import full_disk_explained
+from ...utils.files import full_disk_explained
+from ...utils.processes import end_with_parent
+from ..loading.dataset import FDSLDataset
 from .formats import FORMATS, Part
 from .jobs import WORKPLACE, claim_folder, describe_job
-from .processes import end_with_parent
 
 IMAGES_PER_FILE = 1000
 """How many images a part has, unless said otherwise."""

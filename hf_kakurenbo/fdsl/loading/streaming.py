@@ -20,7 +20,7 @@ from datasets.iterable_dataset import _BaseExamplesIterable
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from .._examples_iterables import ExamplesInHand, one_to_one_chain, over_another_source, varied
+from ...utils.examples_iterables import ExamplesInHand, one_to_one_chain, over_another_source, varied
 from .dataset import FDSLDataset
 from .permutation import Order
 from .shards import DEFAULT_SHARDS, count_shards, cut

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .exfractaldb import Cloud, ExFractalDB, View
-from .family import Parameters
+from ..family import Parameters
+from ..kernels.space import Cloud, View
+from .exfractaldb import ExFractalDB
 from .fractaldb import FractalDB
 
 _VIEWS = 12

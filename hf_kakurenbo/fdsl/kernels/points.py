@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .family import LARGEST_IMAGE_SIZE, Drawing, Image
+from .drawing import LARGEST_IMAGE_SIZE, Drawing, Image
 
 PATTERNS = 512
 """How many patterns a patch has: of the 9 bits the highest is the upper left pixel, then row by row."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..contours import (
+from .contours import (
     FARTHEST,
     INK_COUNTER,
     NOISE_CELLS,
@@ -23,9 +23,9 @@ from ..contours import (
     outward_moves,
     turn,
 )
-from ..family import Drawing
-from ..random_numbers import random_bits
-from .random_numbers import keys_tensor, random_bits_tensor
+from .drawing import Drawing
+from .random_numbers import random_bits
+from .random_tensors import keys_tensor, random_bits_tensor
 
 # How many corners, padding included, are worked on at a time; some 30 tensors of 8 bytes each are held of them.
 _CORNERS_AT_A_TIME = 2**22

@@ -1,0 +1,1 @@
+"""Images written to disk: whole datasets, resumable, and galleries to look at."""

@@ -1,0 +1,1 @@
+"""How a script gets the images: by index, streamed, or by name through `datasets`."""
