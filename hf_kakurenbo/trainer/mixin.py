@@ -1,7 +1,7 @@
 """Which hook of `transformers.Trainer` hands over to whom: the table of contents of this folder.
 
-Every override of an internal says in a comment what of Trainer it is there for; `tests/test_trainer_internals.py`
-fails when a release of Transformers moves one of them.
+Every override of an internal says in a comment what of Trainer it is there for;
+`tests/trainer/test_trainer_internals.py` fails when a release of Transformers moves one of them.
 """
 
 from __future__ import annotations

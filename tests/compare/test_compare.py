@@ -27,7 +27,7 @@ from hf_kakurenbo.compare.runs import run
 from hf_kakurenbo.compare.training import settings_of, train
 from test_import import run_python
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 KAKURENBO, RANDOM, COIN, SHORTER = (METHODS[name] for name in ("kakurenbo", "random", "coin", "shorter-0.55"))
 METHODS_OF_ALL_KINDS = [NO_HIDING, RANDOM, KAKURENBO, SHORTER]
 SEEDS = (0, 1)

@@ -4,13 +4,13 @@ import logging
 
 import pytest
 import torch
+from test_refresh import Noisy
 from torch import nn
 from transformers import Trainer
 
 from hf_kakurenbo.trainer import epochs as trainer_epochs
 from processes import run_ranks
 from stream_toy import streamed
-from test_refresh import Noisy
 from toy import (
     NUM_SAMPLES,
     Classifier,

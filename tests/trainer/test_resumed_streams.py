@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from test_resumed_training import COUNT, EPOCHS, FULL, MID_EPOCH, OPTIONS, Saving, aged, told
 
 from hf_kakurenbo.data.sources import Choice, Interruption
 from stream_toy import ImageClassifier, NotingTrainer, images, order_of, rows, streamed
-from test_resumed_training import COUNT, EPOCHS, FULL, MID_EPOCH, OPTIONS, Saving, aged, told
 from toy import make_trainer, same_tensors, same_weights
 
 STREAM = {**OPTIONS, "num_samples": COUNT}

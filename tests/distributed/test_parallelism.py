@@ -228,7 +228,7 @@ print("processes:", PartialState().num_processes)
 @pytest.mark.wide
 @pytest.mark.parametrize("asked", [1, 2])
 def test_accelerate_launch_starts_one_process_where_there_is_no_gpu(tmp_path, asked):
-    script, tests = tmp_path / "script.py", Path(__file__).parent
+    script, tests = tmp_path / "script.py", Path(__file__).parents[1]
     script.write_text(SCRIPT)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(asked)]
     paths = [str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]

@@ -15,7 +15,7 @@ from hf_kakurenbo.fdsl.families.rcdb import RCDB
 from hf_kakurenbo.fdsl.family import Family
 from hf_kakurenbo.fdsl.kernels.drawing import Drawing
 
-PAGE = Path(__file__).parent.parent / "docs" / "fdsl.md"
+PAGE = Path(__file__).parents[2] / "docs" / "fdsl.md"
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,8 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from test_policy_weights import CASES as WEIGHED
+from test_policy_weights import LOGITS, WEIGHTS
 from torch import nn
 from torch._dynamo.utils import counters
 from transformers import Trainer, TrainerCallback
@@ -21,8 +23,6 @@ from hf_kakurenbo.hiding.weighting import weighed_loss
 from hf_kakurenbo.integrations.base import returned_by
 from standin_device import DEVICE, OTHER_DEVICE, OnDevice, report
 from standin_training import sent, standin, steps, train_on_standin
-from test_policy_weights import CASES as WEIGHED
-from test_policy_weights import LOGITS, WEIGHTS
 from toy import LinearClassifier, losses, make_trainer, samples, trained
 
 FEW = {"dataset": samples(60), "num_train_epochs": 2, "per_device_train_batch_size": 8}

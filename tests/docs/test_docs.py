@@ -16,7 +16,7 @@ from hf_kakurenbo.hiding import create_policy
 from hf_kakurenbo.hiding.policies import base
 from hf_kakurenbo.hiding.statistics import TASKS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

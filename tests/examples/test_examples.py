@@ -25,7 +25,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 IMAGES, TEXTS = "image_classification.py", "text_classification.py"
 OUTPUT = {IMAGES: "outputs/digits", TEXTS: "outputs/python_source"}
 CLASSES = {IMAGES: 10, TEXTS: 9}

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from test_examples import EXAMPLES, REFRESHED, SMALL, THREE_EPOCHS, TRAINED, call, command, results, together
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
@@ -16,8 +17,6 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
-
-from test_examples import EXAMPLES, REFRESHED, SMALL, THREE_EPOCHS, TRAINED, call, command, results, together
 
 TOKENS, QUESTIONS, TEXTS, NUMBERS = (
     f"{name}.py" for name in ("token_classification", "question_answering", "seq2seq", "regression")

@@ -208,7 +208,7 @@ def test_ctrl_c(tmp_path):
     code = f"""
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import fdsl_toy
 from hf_kakurenbo import cli
 from hf_kakurenbo.fdsl import formats

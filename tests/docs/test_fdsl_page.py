@@ -16,7 +16,7 @@ from hf_kakurenbo.fdsl.catalog import find_family
 from hf_kakurenbo.fdsl.loading.builder import FDSLConfig
 from hf_kakurenbo.fdsl.parameters import write_parameters
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "fdsl.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.split("## How to add a family")[0], re.MULTILINE | re.DOTALL)
 

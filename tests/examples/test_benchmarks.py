@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parent.parent / "examples" / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 
 

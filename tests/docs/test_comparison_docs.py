@@ -7,7 +7,7 @@ import pytest
 
 from hf_kakurenbo.compare import METHODS, TASKS
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")

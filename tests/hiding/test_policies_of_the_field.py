@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 from hf_kakurenbo import SampleLedger
 from hf_kakurenbo.hiding import CompactLedger, Measurements, create_policy, list_policies
 from hf_kakurenbo.hiding import ledger as ledger_module
+from known_policies import POLICIES
 from toy import same_tensors
 
-POLICIES = [
-    "coin",
-    "forgetting",
-    "importance",
-    "infobatch",
-    "kakurenbo",
-    "random",
-    "selective_backprop",
-    "spaced_repetition",
-]
 LOSSES = st.sampled_from([0.0, 1e-30, 0.1, 0.1, 0.5, 2.0, 7.5, math.inf, math.nan]) | st.floats(0, 10, width=32)
 SAMPLES = st.lists(
     st.tuples(LOSSES, st.booleans(), st.sampled_from([0.0, 0.7, 0.9, 0.95, 1.0])), min_size=1, max_size=40

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from transformers import AutoModelForImageClassification, ViTConfig
-
 from test_examples import EXAMPLES, IMAGES, call, command, results, together
+from transformers import AutoModelForImageClassification, ViTConfig
 
 PRETRAIN = "pretrain_fdsl.py"
 # Of 48 images, without moving back: 0 hidden (the warm-up), then 30 % × 0.8, then 30 % × 0.6.

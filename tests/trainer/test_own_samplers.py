@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from test_overrides import make
 from torch.utils.data import RandomSampler, Sampler, SubsetRandomSampler, WeightedRandomSampler
 
 from counting import rows
 from hf_kakurenbo import KakurenboTrainer
-from test_overrides import make
 
 SAMPLES, F = 203, 0.3
 CONSTANT = {"max_hidden_fraction": F, "fraction_milestones": [0.0], "fraction_factors": [1.0]}

@@ -7,7 +7,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "examples" / "accelerate_configs").glob("*.yaml"))
 JOBS = sorted((ROOT / "examples" / "slurm").glob("*.sh"))
 

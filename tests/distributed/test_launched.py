@@ -16,7 +16,7 @@ VISIBLE = list(range(60, 203))  # of 203, a share of 0.3 is hidden from the seco
 
 def launch(folder, processes, what, restarts=0, run="first"):
     """Start `launched.py` with `torchrun`; the exit code and what it wrote to the standard error."""
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     paths = [str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(processes)]
     command += ["--max-restarts", str(restarts), "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]

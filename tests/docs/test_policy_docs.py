@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +9,8 @@ import torch
 from hf_kakurenbo import HidingArguments
 from hf_kakurenbo.hiding import create_policy, list_policies
 from hf_kakurenbo.hiding.policies import base
+from known_policies import PAGE, rows
 from toy import epochs, trained
-
-PAGE = (Path(__file__).parent.parent / "docs" / "policies.md").read_text(encoding="utf-8")
 
 
 def test_the_policy_with_weights_and_a_state_trains_and_resumes(tmp_path, monkeypatch):
@@ -26,11 +24,6 @@ def test_the_policy_with_weights_and_a_state_trains_and_resumes(tmp_path, monkey
     again = create_policy("bored", {}, {"patience": 2})
     again.load_state_dict(policy.state_dict())
     assert torch.equal(again.streak, policy.streak)
-
-
-def rows():
-    cells = [line.strip("|").split("|") for line in PAGE.splitlines() if line.startswith("| `")]
-    return {row[0].strip().strip("`"): row[1:] for row in cells}
 
 
 @pytest.mark.parametrize("name", sorted(set(list_policies()) - {"first_ids", "rank_dependent", "two_to_one"}))

@@ -6,8 +6,8 @@ import pytest
 
 from hf_kakurenbo import KakurenboTrainer
 from hf_kakurenbo.trainer import advice
+from known_policies import rows
 from stream_toy import streamed
-from test_policy_docs import rows
 from toy import Classifier, LinearClassifier, arguments, make_trainer, samples, trained
 
 SAMPLES, BATCH = 70, 16  # 5 updates an epoch

@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict
 from peft import PeftConfig, PeftModel
 from PIL import Image
 from sklearn.metrics import jaccard_score
+from test_examples import EXAMPLES, REFRESHED, SMALL, THREE_EPOCHS, TRAINED, command, results, together
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -22,8 +23,6 @@ from transformers import (
     AutoTokenizer,
     EvalPrediction,
 )
-
-from test_examples import EXAMPLES, REFRESHED, SMALL, THREE_EPOCHS, TRAINED, command, results, together
 
 SEGMENTATION, CAUSAL, MASKED, SFT = "segmentation", "causal", "masked", "sft"
 JOBS = {

@@ -9,9 +9,9 @@ import torch
 from hf_kakurenbo import KakurenboTrainer, SampleStatistics
 from hf_kakurenbo.hiding import ForgettingPolicy, HidingRun, KakurenboPolicy, SpacedRepetitionPolicy
 from killing import train
+from known_policies import POLICIES
 from processes import run, run_ranks
 from stream_toy import streamed
-from test_policies_of_the_field import POLICIES
 from toy import (
     NUM_SAMPLES,
     LinearClassifier,
