@@ -33,7 +33,7 @@ def require_supported_transformers(installed: str | None = None) -> None:
 def num_train_samples_argument(trainer: Any, samples_trained: int) -> float:
     """The `num_train_samples` with which `Trainer._finalize_training` reports the throughput of `samples_trained`.
 
-    Since 5.19 it is scaled by the share of the steps run in this call; before, it was taken as it is. May go when
+    Since 5.19 it is scaled by the fraction of the steps run in this call; before, it was taken as it is. May go when
     the oldest supported release is 5.19.
     """
     if not hasattr(trainer, "_initial_global_step"):
@@ -46,7 +46,7 @@ def load_renamed_weights(model: nn.Module, checkpoint: str) -> Any:
     """Load the weights of a checkpoint whose names in the file are not the names in the model.
 
     `save_pretrained` writes the weights of some models (ViT is one) under the names that they have on the hub, and
-    `from_pretrained` translates them back. Trainer's resume and its `load_best_model_at_end` do not, and go on with
+    `from_pretrained` translates them back. Trainer's resume and its `load_best_model_at_end` do not, and continue with
     the weights that the model happens to have (ViT: in 5.23, not in 5.4). May go when Trainer translates the names.
 
     Args:

@@ -1,4 +1,4 @@
-"""The comparison of methods under one Trainer: accuracy against time, paired by seed, with fair opponents.
+"""The comparison of methods under one Trainer: accuracy against time, paired by seed, with compute-matched baselines.
 
 ```python
 from hf_kakurenbo.compare import compare, find_methods, find_tasks

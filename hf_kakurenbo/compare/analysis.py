@@ -68,11 +68,11 @@ class MethodSummary:
         accuracy_std: over them, of the sample (n − 1); None with one.
         to_no_hiding: difference to no hiding with the task's own learning rate; None for no hiding itself and with
             fewer than 2 common seeds.
-        to_shorter: of a method that hides, the difference to the fair opponent: training shorter with a tuned learning
-            rate at the same cost, see `Controls.at_cost`. None where there is no opponent of this cost, or fewer than
-            2 common seeds.
-        backpropagated: samples trained on, as a share of those of a full training.
-        forward_only: samples only looked at, as a share of the same.
+        to_shorter: of a method that hides, the difference to the compute-matched baseline: training shorter with a
+            tuned learning rate at the same cost, see `Controls.at_cost`. None where there is no baseline of this cost,
+            or fewer than 2 common seeds.
+        backpropagated: samples trained on, as a fraction of those of a full training.
+        forward_only: samples of forward-only passes, as a fraction of the same.
         cost: the time that follows from the two by `time_model`.
         time_model: of the task.
         time: wall time of no hiding's; None without a common seed.
@@ -97,7 +97,7 @@ class MethodSummary:
 
 @dataclass(frozen=True)
 class Controls:
-    """The fair opponent: training on everything for fewer epochs, with the best learning rate for each length.
+    """The compute-matched baseline: training on everything for fewer epochs, at the best learning rate for each length.
 
     Attributes:
         tuned: one method for each length, from short to long.
@@ -126,11 +126,11 @@ class Controls:
         above = next(index for index, of_control in enumerate(self.costs) if of_control > cost)
         below_cost, above_cost = self.costs[above - 1 : above + 1]
         below_accuracy, above_accuracy = self.accuracies[above - 1 : above + 1]
-        share = (cost - below_cost) / (above_cost - below_cost)
-        if share == 0:  # at a control: its neighbour's seeds do not matter
+        fraction = (cost - below_cost) / (above_cost - below_cost)
+        if fraction == 0:  # at a control: its neighbour's seeds do not matter
             return dict(below_accuracy)
         return {
-            seed: (1 - share) * below_accuracy[seed] + share * above_accuracy[seed]
+            seed: (1 - fraction) * below_accuracy[seed] + fraction * above_accuracy[seed]
             for seed in below_accuracy.keys() & above_accuracy.keys()
         }
 

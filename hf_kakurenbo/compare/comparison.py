@@ -68,7 +68,7 @@ def compare(
     """Train every method with every seed on every task, and write what came of it.
 
     What was trained before, with the same settings, is read from `output_dir/records` and not trained again: an
-    interrupted comparison goes on where it was, and one with more methods or seeds trains only these.
+    interrupted comparison continues where it was, and one with more methods or seeds trains only these.
 
     Args:
         tasks: what to learn; see `find_tasks`.

@@ -38,11 +38,11 @@ class TimeModel:
     def __str__(self) -> str:
         return (
             f"{self.fixed:.3f} + {self.step:.3f} × trained on ({self.step + self.recording:.3f} × if it hides) + "
-            f"{self.forward:.3f} × only looked at"
+            f"{self.forward:.3f} × forward-only"
         )
 
     def cost(self, hides: bool, backpropagated: float, forward_only: float) -> float:
-        """The time of a training of so many samples, as shares of a full one."""
+        """The time of a training of so many samples, as fractions of a full one."""
         return self.fixed + (self.step + hides * self.recording) * backpropagated + self.forward * forward_only
 
 
@@ -58,7 +58,7 @@ def fit_time_model(runs: Mapping[str, Mapping[int, Record]], methods: Sequence[M
 
     Returns:
         The model without fixed and recording time, with a forward pass at `FORWARD_COST`, if the methods are too few or
-        too much alike to tell the four terms apart.
+        too much alike to separate the four terms.
 
     Raises:
         RuntimeError: SciPy is not installed.
@@ -86,7 +86,7 @@ def time_ratios(own: Mapping[int, Record], full: Mapping[int, Record], time: Cal
 
 
 def shares(records: Iterable[Record]) -> tuple[float, float]:
-    """Samples trained on, and samples only looked at, of those of a full training: the mean over some trainings."""
+    """Samples trained on, and of forward-only passes, by those of a full training: the mean over some trainings."""
     records = list(records)
     return (
         fmean(record.backpropagated / record.full_samples for record in records),

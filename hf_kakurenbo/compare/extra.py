@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def requires_extra() -> Iterator[None]:
-    """Around imports: a package that is not installed is told with the way to it.
+    """Around imports: a package that is not installed is reported with the way to it.
 
     Raises:
         RuntimeError: one is not installed.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Of Paul Tol's muted colours, which the colour-blind tell apart, those seen well on white; in an order in which
+# Of Paul Tol's muted colours, which the colour-blind can distinguish, those seen well on white; in an order in which
 # neighbours differ in lightness too.
 _COLOURS = ("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")

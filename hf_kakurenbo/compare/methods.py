@@ -30,8 +30,8 @@ class Method:
         options: fields of `KakurenboConfig`.
         epochs: factor of the task's epochs.
         learning_rate: factor of the task's learning rate.
-        share_of: name of a method of the same comparison that runs first; this one then hides, in each epoch, the share
-            that the other hid on average (`max_hidden_fraction`, with a constant schedule).
+        share_of: name of a method of the same comparison that runs first; this one then hides, in each epoch, the
+            fraction that the other hid on average (`max_hidden_fraction`, with a constant schedule).
 
     Raises:
         ValueError: the name cannot be that of a folder, a factor is not above 0, or an option is decided elsewhere.

@@ -37,9 +37,9 @@ class Record:
         task: name of the task.
         method: name of the method.
         seed: of the weights and of the order of the samples.
-        accuracy: share of the validation samples predicted correctly, in [0, 1].
+        accuracy: fraction of the validation samples predicted correctly, in [0, 1].
         backpropagated: samples trained on.
-        forward_only: samples that were only looked at.
+        forward_only: samples of forward-only passes.
         full_samples: samples that the task trains on when nothing is hidden: N × its epochs.
         updates: of the optimizer.
         seconds: wall time of the training, evaluation left out.

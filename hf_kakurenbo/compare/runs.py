@@ -60,7 +60,7 @@ def run(
     """Train every method with every seed on every task, but for what the folder has already.
 
     Of a seed, one process trains all methods one after the other, in an order of the seed's own: whatever slows the
-    machine down for a while meets every method alike.
+    machine down for a while slows every method alike.
 
     Args:
         tasks: what to learn.
@@ -186,7 +186,7 @@ def _explain_exit(code: int | None) -> str:
     if code is not None and (code < 0 or code == _TERMINATED):
         return (
             f"was ended from outside (exit code {code}), perhaps for want of memory. What was trained is kept: run the "
-            "same again, with fewer processes, and it goes on."
+            "same again, with fewer processes, and it continues."
         )
     return (
         f"ended by itself (exit code {code}): its error stands above. What was trained is kept. A script calls this "
@@ -295,7 +295,7 @@ def _describe(error: Exception) -> str:
 
 
 def _settings(work: _Seed, method: Method, found: Mapping[str, Record]) -> dict[str, Any]:
-    """Those of a method, given the record of the one of which it has its share, if it has it of one."""
+    """Those of a method, given the record of the one of which it has its fraction, if it has it of one."""
     if method.share_of is None:
         return settings_of(work.task, method)
     other = found[method.share_of]

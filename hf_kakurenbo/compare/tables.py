@@ -23,10 +23,10 @@ _STAR = "\\*"
 
 _HEADS = ("method", "accuracy", "Δ no hiding", "Δ shorter", "bp%", "fw%", "time")
 LEGEND = f"""\
-accuracy: % ± standard deviation over the seeds. Δ: difference in points, paired
+accuracy: % ± standard deviation over the seeds. Δ: difference in percentage points, paired
 by seed, ± 95 % interval (* 0 is outside), to no hiding, and to training shorter
 at the same cost with the best learning rate tried ({_TUNED} the controls with it).
-bp%, fw%: samples trained on, only looked at. time: wall time / no hiding's."""
+bp%, fw%: samples trained on, forward-only. time: wall time / no hiding's."""
 """What the figures of `format_table` mean."""
 
 _MARKDOWN_HEADS = (
@@ -36,7 +36,7 @@ _MARKDOWN_HEADS = (
     "to no hiding, points",
     "to shorter training at the same cost, points",
     "trained on, %",
-    "only looked at, %",
+    "forward-only, %",
     "cost",
     "time (quartiles)",
     "processor time",
@@ -46,16 +46,16 @@ MARKDOWN_LEGEND = (
     "confidence interval (Student's t, over the seeds, on one validation set, not corrected for the number of "
     "intervals); \\* where 0 lies outside it. No hiding: with the task's own learning rate. Shorter training: on "
     "everything, with the best of the learning rates tried for its length, marked **best rate**, interpolated to the "
-    "method's cost. Cost: the time that samples trained on and samples only looked at come to, fitted to the "
+    "method's cost. Cost: the time that samples trained on and samples of forward-only passes come to, fitted to the "
     "processor's times, a full training being 1. Time: wall time by that of no hiding of the same seed, median. "
     "Processor time: likewise."
 )
 """What the figures of `to_markdown` mean."""
 
 _OVERVIEW_LEGEND = (
-    "In a cell: accuracy of no hiding; for the others the difference to it in points, paired by seed, ± half of the "
-    "95 % confidence interval (\\* where 0 lies outside); for methods that hide, the same to shorter training at the "
-    "same cost; × the cost, no hiding's being 1."
+    "In a cell: accuracy of no hiding; for the others the difference to it in percentage points, paired by seed, ± "
+    "half of the 95 % confidence interval (\\* where 0 lies outside); for methods that hide, the same to shorter "
+    "training at the same cost; × the cost, no hiding's being 1."
 )
 
 _CSV_HEADS = (

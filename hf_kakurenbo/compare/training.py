@@ -24,10 +24,10 @@ def settings_of(task: Task, method: Method, hidden_share: float | None = None) -
     Args:
         task: gives the epochs, the learning rate and the rest.
         method: changes some of it.
-        hidden_share: the share of the samples that the method of `share_of` hid in this seed.
+        hidden_share: the fraction of the samples that the method of `share_of` hid in this seed.
 
     Raises:
-        ValueError: it is to hide a share, and has no epoch to do so.
+        ValueError: it is to hide a fraction, and has no epoch to do so.
     """
     settings = {**task.arguments, **method.options}
     # As written: 10 × 1.1 in binary is a little more than 11, and would begin a twelfth epoch.

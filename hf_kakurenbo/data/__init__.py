@@ -1,24 +1,24 @@
 """How samples reach the model: ids beside examples, samplers and loaders of the visible and the hidden, streams."""
 
 from .identity import BatchIds, IdentifiedDataset, IdentifyingCollator, drop_ids, read_ids
-from .loaders import HiddenLoader, leave_whole, make_deal, make_visible_sampler
+from .loaders import HiddenLoader, make_batch_assignment, make_visible_sampler, skip_sharding
 from .position import Position
 from .random_state import RandomState, untouched_random_state
 from .row_digests import RowDigests, digest_rows
 from .samplers import HiddenSampler, VisibleSampler
-from .sources import Interruption
+from .sources import PartialEpoch
 from .stored_rows import source_of
-from .streaming import Deal, IndexedStream, SampleStream, StreamCollator, StreamOrder, is_indexed
+from .streaming import BatchAssignment, IndexedStream, SampleStream, StreamCollator, StreamOrder, is_indexed
 
 __all__ = [
+    "BatchAssignment",
     "BatchIds",
-    "Deal",
     "HiddenLoader",
     "HiddenSampler",
     "IdentifiedDataset",
     "IdentifyingCollator",
     "IndexedStream",
-    "Interruption",
+    "PartialEpoch",
     "Position",
     "RandomState",
     "RowDigests",
@@ -29,10 +29,10 @@ __all__ = [
     "digest_rows",
     "drop_ids",
     "is_indexed",
-    "leave_whole",
-    "make_deal",
+    "make_batch_assignment",
     "make_visible_sampler",
     "read_ids",
+    "skip_sharding",
     "source_of",
     "untouched_random_state",
 ]

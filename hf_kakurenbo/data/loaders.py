@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from ..distributed.data_parallel import data_parallel_world
 from .samplers import HiddenSampler, VisibleSampler
-from .streaming import Deal, SampleStream
+from .streaming import BatchAssignment, SampleStream
 
 
 def make_visible_sampler(sampler: Any, data_seed: int | None) -> VisibleSampler:
@@ -43,8 +43,8 @@ def make_visible_sampler(sampler: Any, data_seed: int | None) -> VisibleSampler:
     return VisibleSampler(sampler)
 
 
-def make_deal(accelerator: Accelerator, batch_size: int, drop_last: bool) -> Deal:
-    """How a stream is dealt out to the ranks: by its samples, or, with `dispatch_batches`, by rank 0 in batches.
+def make_batch_assignment(accelerator: Accelerator, batch_size: int, drop_last: bool) -> BatchAssignment:
+    """How a stream is assigned to the ranks: by its samples, or, with `dispatch_batches`, by rank 0 in batches.
 
     Args:
         accelerator: says how many data-parallel ranks there are, and which way is asked for; the default for streams is
@@ -56,13 +56,13 @@ def make_deal(accelerator: Accelerator, batch_size: int, drop_last: bool) -> Dea
     split = accelerator.split_batches
     whole = (batch_size if split else batch_size * ranks) if drop_last else 1
     if ranks == 1 or accelerator.dispatch_batches is False:
-        return Deal(batch_size // ranks if split else batch_size, rank, ranks, whole=whole)
+        return BatchAssignment(batch_size // ranks if split else batch_size, rank, ranks, whole=whole)
     reads = (1 if split else ranks) if rank == 0 else 0
-    return Deal(batch_size, reads=reads, again=0 if drop_last else reads, whole=whole)
+    return BatchAssignment(batch_size, reads=reads, again=0 if drop_last else reads, whole=whole)
 
 
-def leave_whole(loader: Any) -> Any:
-    """A loader over a stream that is dealt out already, as Accelerate prepared it, but not shared out once more."""
+def skip_sharding(loader: Any) -> Any:
+    """A loader over a stream that is sharded already, as Accelerate prepared it, but not sharded once more."""
     inner = _without_wrapper(loader)
     shared_out = inner.dataset
     if isinstance(shared_out, IterableDatasetShard):
@@ -87,9 +87,9 @@ def _hidden_stream_loader(loader: Any, stream: SampleStream, accelerator: Accele
         accelerator: the one that prepared it.
     """
     bare = DataLoader(stream.of_hidden(), batch_size=loader.batch_size, **_as_in(loader))
-    # Rank 0 may be the only one that can read; where the samples are dealt out, there is nothing left to share out.
+    # Rank 0 may be the only one that can read; where the samples are assigned to ranks, there is nothing left to shard.
     ranks = data_parallel_world(accelerator)
-    dispatches = ranks.size > 1 and stream.deal.ranks == 1
+    dispatches = ranks.size > 1 and stream.assignment.ranks == 1
     return prepare_data_loader(
         bare,
         device=accelerator.device,
@@ -108,7 +108,7 @@ def _as_in(loader: Any) -> dict[str, Any]:
 
 
 class HiddenLoader:
-    """Gives samples that are only looked at, by a loader that is kept from one time to the next, for its workers.
+    """Gives samples for forward-only passes, by a loader that is kept from one time to the next, for its workers.
 
     Args:
         loader: the training loader, prepared by Accelerate.

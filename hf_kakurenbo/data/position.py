@@ -26,7 +26,7 @@ class Position(NamedTuple):
         return 0 if drop_last and left < batch_size else left
 
     def in_batches_of(self, batch_size: int, accumulation: int, drop_last: bool) -> tuple[int, int]:
-        """Where the epoch goes on in batches of another size, so that each sample is still trained on once.
+        """Where the epoch continues in batches of another size, so that each sample is still trained on once.
 
         Args:
             batch_size: of all ranks together.

@@ -19,7 +19,7 @@ from .stored_rows import stored_rows
 logger = logging.getLogger(__name__)
 
 _ROWS = 16
-# Of a value, so many bytes, characters or numbers are looked at; of a nested one, so many parts.
+# Of a value, so many bytes, characters or numbers are hashed; of a nested one, so many parts.
 _LENGTH, _PARTS = 2**16, 2**10
 
 

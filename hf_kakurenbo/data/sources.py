@@ -16,7 +16,7 @@ from torch.utils.data import _utils, get_worker_info
 from ..utils.examples_iterables import ChosenExamples, one_to_one_chain, over_another_source, varied
 
 
-class Interruption(NamedTuple):
+class PartialEpoch(NamedTuple):
     """What an epoch had done when it was interrupted."""
 
     epoch: int
@@ -34,7 +34,7 @@ class Choice:
         wanted: (N,) bool, by id: the samples that have a position in the order, counted from 0.
         takes: from a position to whether the sample there is made.
         keeps_id: whether the id stays in the example.
-        interruption: what the epoch had trained on before it was interrupted; None if it was not.
+        partial_epoch: what the epoch had trained on before it was interrupted; None if it was not.
 
     Attributes:
         chosen: (position, id) of the examples that were chosen and not yet made.
@@ -46,15 +46,15 @@ class Choice:
         wanted: NDArray[np.bool_],
         takes: Callable[[int], bool],
         keeps_id: bool = False,
-        interruption: Interruption | None = None,
+        partial_epoch: PartialEpoch | None = None,
     ) -> None:
         self.id_column = id_column
         self.keeps_id = keeps_id
         self.chosen: deque[tuple[int, int]] = deque()
         self._wanted = wanted
         self._takes = takes
-        self._interruption = interruption
-        self._num_trained = 0 if interruption is None else int(np.count_nonzero(interruption.trained))
+        self._partial_epoch = partial_epoch
+        self._num_trained = 0 if partial_epoch is None else int(np.count_nonzero(partial_epoch.trained))
         self._seen = np.zeros(len(wanted), dtype=bool)
         self._position = -1
 
@@ -100,10 +100,10 @@ class Choice:
         return sample_id
 
     def _require_trained(self, sample_id: int) -> None:
-        if self._interruption is None or self._interruption.trained[sample_id]:
+        if self._partial_epoch is None or self._partial_epoch.trained[sample_id]:
             return
         raise ValueError(
-            f"{self._interruption.checkpoint} was saved in the middle of an epoch, and the stream has another order "
+            f"{self._partial_epoch.checkpoint} was saved in the middle of an epoch, and the stream has another order "
             f"now: sample {sample_id} is among the first {self._num_trained:,} and was not trained on. Some samples "
             "would be trained on a second time, others never. Give the stream the order that it had (the same files, "
             "`shuffle` with the same seed and buffer), resume from a checkpoint saved at the end of an epoch, after "
@@ -210,7 +210,7 @@ def _checked_example(example: Any, choice: Choice, sample_id: int) -> Any:
 def _as_if_alone(iterate: Callable[[], Iterator[Any]]) -> Iterator[Any]:
     """Iterate as one would in the main process.
 
-    In a worker of a DataLoader, a stream gives only the worker's part of its shards; here the samples are dealt out by
+    In a worker of a DataLoader, a stream gives only the worker's part of its shards; here the samples are assigned by
     their place in the whole order instead.
     """
     with _no_worker():

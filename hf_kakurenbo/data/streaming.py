@@ -1,9 +1,9 @@
 """Streams: samples that come in an order of their own, each with an id, of which only the wanted ones are made.
 
 Every worker of every rank goes through the whole order by the ids alone, and makes the samples that are its own:
-visible ones, dealt out in batches. So the ranks have as many batches each, no sample is made twice, and the order does
-not depend on the number of workers. Nothing that changes from epoch to epoch is in the objects that persistent workers
-keep a copy of: it is in memory that they share.
+visible ones, assigned to ranks in batches. So the ranks have as many batches each, no sample is made twice, and the
+order does not depend on the number of workers. Nothing that changes from epoch to epoch is in the objects that
+persistent workers keep a copy of: it is in memory that they share.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 from .identity import IdentifiedExamples, IdentifyingCollator
 from .random_state import RandomState
 from .samplers import in_chunks
-from .sources import Choice, Interruption, examples_of
+from .sources import Choice, PartialEpoch, examples_of
 
 
 @runtime_checkable
@@ -65,8 +65,8 @@ class StreamOrder(Sampler[int]):
 
 
 @dataclass(frozen=True)
-class Deal:
-    """How the samples of an epoch, in their order, are dealt out to ranks and workers.
+class BatchAssignment:
+    """How the samples of an epoch, in their order, are assigned to ranks and workers.
 
     The order is cut into global batches of `ranks × batch_size`; each rank has its slice of every one of them, and a
     worker has the batches number worker, worker + workers, and so on. Among several ranks the last batch is filled up
@@ -79,7 +79,7 @@ class Deal:
             as many as there are ranks if it is the one that sends.
         again: so many of the first batches are made in a resumed epoch too: what sends batches fills up the last one
             with their samples.
-        whole: only so many samples are dealt out as are a multiple of this; 1 for all of them.
+        whole: only so many samples are assigned as are a multiple of this; 1 for all of them.
     """
 
     batch_size: int
@@ -89,25 +89,25 @@ class Deal:
     again: int = 0
     whole: int = 1
 
-    def dealt(self, samples: int) -> int:
-        """How many of so many samples are dealt out."""
+    def assigned(self, samples: int) -> int:
+        """How many of so many samples are assigned to batches."""
         return samples - samples % self.whole
 
     def batches(self, samples: int) -> int:
         """How many batches each rank has of so many samples."""
-        return math.ceil(self.dealt(samples) / (self.batch_size * self.ranks))
+        return math.ceil(self.assigned(samples) / (self.batch_size * self.ranks))
 
     def positions(self, batch: int, samples: int) -> range:
         """The positions of the samples in this rank's slice of a batch."""
         start = (batch * self.ranks + self.rank) * self.batch_size
-        end = self.dealt(samples)
+        end = self.assigned(samples)
         return range(min(start, end), min(start + self.batch_size, end))
 
     def filling(self, batch: int, samples: int) -> list[int]:
         """The positions of the samples with which this rank's slice of a batch is filled up."""
         if self.ranks == 1:
             return []
-        end = self.dealt(samples)
+        end = self.assigned(samples)
         start = (batch * self.ranks + self.rank) * self.batch_size
         return [position % end for position in range(max(start, end), start + self.batch_size)]
 
@@ -137,25 +137,25 @@ class SampleStream(IterableDataset[Any]):
         shared: whether workers will iterate over it.
 
     Raises:
-        ValueError: N is not known, or the dataset is shared out among ranks already.
+        ValueError: N is not known, or the dataset is sharded over ranks already.
     """
 
     def __init__(self, dataset: Any, id_column: str, num_samples: int | None = None, shared: bool = False) -> None:
         if getattr(dataset, "_distributed", None) is not None:
             raise ValueError(
-                "The stream is shared out among ranks already (`split_dataset_by_node`), and so would be twice. Leave "
-                "it whole: the trainer deals its samples out."
+                "The stream is sharded over ranks already (`split_dataset_by_node`), and so would be twice. Leave "
+                "it whole: the trainer assigns its samples to the ranks."
             )
         self.dataset = dataset
         self.id_column = id_column
         self.keeps_id = False
         """Whether the id stays in the examples, for a model that has an input of its name."""
         self.num_samples = _known_length(dataset) if num_samples is None else int(num_samples)
-        self.deal = Deal(batch_size=1)
+        self.assignment = BatchAssignment(batch_size=1)
         self.random_state: RandomState | None = None
         """Always None: the order of a stream is its own, and draws from no generator of this process."""
         self._of_hidden = False
-        self._interruption: Interruption | None = None
+        self._partial_epoch: PartialEpoch | None = None
         self._hidden = torch.zeros(self.num_samples, dtype=torch.bool)
         # The epoch, how many of its batches were done before this session, and how many samples are left out at its
         # start, which were trained on in batches of another size.
@@ -164,17 +164,17 @@ class SampleStream(IterableDataset[Any]):
             self._hidden.share_memory_()  # type: ignore[no-untyped-call]
             self._progress.share_memory_()  # type: ignore[no-untyped-call]
 
-    def dealt(self, deal: Deal) -> SampleStream:
-        """The same stream, dealt out in some way; it follows this one's epochs."""
-        dealt = copy(self)
-        dealt.deal = deal
-        return dealt
+    def assigned(self, assignment: BatchAssignment) -> SampleStream:
+        """The same stream with another assignment of batches; it follows this one's epochs."""
+        assigned = copy(self)
+        assigned.assignment = assignment
+        return assigned
 
     def of_hidden(self) -> SampleStream:
         """The hidden samples of each epoch instead of the visible ones, all of them."""
         hidden = copy(self)
         hidden._of_hidden = True
-        hidden.deal = replace(self.deal, whole=1)
+        hidden.assignment = replace(self.assignment, whole=1)
         return hidden
 
     def begin_epoch(
@@ -197,9 +197,9 @@ class SampleStream(IterableDataset[Any]):
         self._hidden.copy_(hidden)
         self._progress.copy_(torch.tensor([epoch, batches_done, dropped]))
 
-    def require_continuation(self, interruption: Interruption) -> None:
+    def require_continuation(self, partial_epoch: PartialEpoch) -> None:
         """Let an interrupted epoch raise a ValueError, before a sample of it is made, if its order is another one."""
-        self._interruption = interruption
+        self._partial_epoch = partial_epoch
 
     def hide_nothing(self) -> None:
         """Start anew, with all samples visible."""
@@ -234,16 +234,16 @@ class SampleStream(IterableDataset[Any]):
             seen: (N,) bool, which they were.
 
         Raises:
-            ValueError: as many as were dealt out, and fewer different ones.
+            ValueError: as many as were assigned, and fewer different ones.
         """
-        dealt = self._dropped + self.deal.dealt(self._left)
-        if measured < dealt:
+        assigned = self._dropped + self.assignment.assigned(self._left)
+        if measured < assigned:
             return
         count = int(seen.count_nonzero())
-        if count != dealt:
+        if count != assigned:
             raise ValueError(
                 f"In epoch {int(self._progress[0])} of the stream {count:,} different samples were trained on instead "
-                f"of {dealt:,}: some came twice, others never. Its order must be the same on every rank, in every "
+                f"of {assigned:,}: some came twice, others never. Its order must be the same on every rank, in every "
                 "worker and when resumed: give `shuffle` a seed (`stream.shuffle(seed=0)`)."
             )
 
@@ -268,22 +268,25 @@ class SampleStream(IterableDataset[Any]):
 
     def __len__(self) -> int:
         """How many this rank is given, those that fill up its last batch included."""
-        samples, last = self._left, self.deal.batches(self._left) - 1
+        samples, last = self._left, self.assignment.batches(self._left) - 1
         if last < 0:
             return 0
-        return last * self.deal.batch_size + self._size_of(last, samples)
+        return last * self.assignment.batch_size + self._size_of(last, samples)
 
     def _size_of(self, batch: int, samples: int) -> int:
-        return len(self.deal.positions(batch, samples)) + len(self.deal.filling(batch, samples))
+        return len(self.assignment.positions(batch, samples)) + len(self.assignment.filling(batch, samples))
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        deal, samples, epoch = self.deal, self._left, int(self._progress[0])
-        batches = deal.batches(samples) if deal.reads else 0
-        done = 0 if self._of_hidden else min(int(self._progress[1]) * deal.reads, batches)
+        assignment, samples, epoch = self.assignment, self._left, int(self._progress[0])
+        batches = assignment.batches(samples) if assignment.reads else 0
+        done = 0 if self._of_hidden else min(int(self._progress[1]) * assignment.reads, batches)
         own = range(number, batches, workers)
-        made_again, skipped = len(range(number, min(deal.again, done), workers)), len(range(number, done, workers))
+        made_again, skipped = (
+            len(range(number, min(assignment.again, done), workers)),
+            len(range(number, done, workers)),
+        )
         yield from self._make(epoch, own[:made_again], samples)
         for batch in own[made_again:skipped]:
             yield from [SKIPPED] * self._size_of(batch, samples)
@@ -293,22 +296,22 @@ class SampleStream(IterableDataset[Any]):
         """The samples of some batches of this rank. Positions are those after the dropped ones."""
         if not batches:
             return
-        deal, last, dropped = self.deal, batches[-1], self._dropped
-        filling = deal.filling(last, samples)
-        end = deal.dealt(samples)
-        # Whoever has the last batch goes on to the end, to see that the stream ends where it should.
-        stops_after = deal.positions(last, samples)[-1] if last < deal.batches(samples) - 1 else None
+        assignment, last, dropped = self.assignment, batches[-1], self._dropped
+        filling = assignment.filling(last, samples)
+        end = assignment.assigned(samples)
+        # Whoever has the last batch continues to the end, to see that the stream ends where it should.
+        stops_after = assignment.positions(last, samples)[-1] if last < assignment.batches(samples) - 1 else None
 
         def is_own(position: int) -> bool:
-            return 0 <= position < end and deal.batch_of(position) in batches
+            return 0 <= position < end and assignment.batch_of(position) in batches
 
-        interruption = None if self._of_hidden else self._interruption
+        partial_epoch = None if self._of_hidden else self._partial_epoch
         choice = Choice(
             self.id_column,
             self._hidden.numpy() == self._of_hidden,
             lambda position: is_own(position - dropped) or position - dropped in filling,
             self.keeps_id,
-            interruption if interruption is not None and interruption.epoch == epoch else None,
+            partial_epoch if partial_epoch is not None and partial_epoch.epoch == epoch else None,
         )
         kept = {}
         for place, sample_id, example in examples_of(self.dataset, epoch, choice):

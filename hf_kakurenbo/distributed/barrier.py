@@ -1,8 +1,8 @@
-"""Meetings of the ranks: a rank that waits for one which will never come says so instead of waiting for ever.
+"""A monitored barrier without a time limit: a rank that waits for one which will never come raises instead of hanging.
 
-A rank may wait long for good reasons: another writes a checkpoint, or compiles its model. So no time limit tells a slow
-rank from one that has left the loop; but the ranks do the same steps and meet between the same ones, and whoever has
-begun a step that comes after a meeting without having been there will not come any more.
+A rank may wait long for good reasons: another writes a checkpoint, or compiles its model. So no time limit separates a
+slow rank from one that has left the loop; but the ranks do the same steps and wait at the same barriers between them,
+and a rank that has begun a step which comes after a barrier without having been there will not come any more.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from .collectives import from_rank_0, rank, world_size
 
-# Between two looks of a waiting rank at the others, and between two words of a rank about where it is.
+# How often a waiting rank checks the others, and how often a rank reports where it is.
 _SECONDS = 5.0
 
 
-class RollCall:
-    """Keeps count of the steps and the meetings of this rank, and of the others while it waits for them.
+class MonitoredBarrier:
+    """Counts the steps and the barriers of this rank, and those of the others while it waits for them.
 
     Made on every rank at the start of a training (a collective call), and left at its end. With one process it does
     nothing.
@@ -28,7 +28,7 @@ class RollCall:
 
     def __init__(self) -> None:
         self.steps = 0
-        self.meetings = 0
+        self.barriers = 0
         self._left = ""
         self._store: Any = None
         self._ended = threading.Event()
@@ -36,44 +36,44 @@ class RollCall:
             # Only here: a build of PyTorch without torch.distributed has none of it.
             from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
-            # Not public, but the one way to words between ranks that no device and no other collective call waits for.
+            # Not public, but the one way between ranks that no device and no other collective call waits for.
             # A name of its own, since the store of a launcher outlives the attempts of a training.
             session, store = from_rank_0(uuid.uuid4().hex), _get_default_store()
             if store is None:  # the ranks of MPI have none
                 return
             self._store = PrefixStore(f"kakurenbo/{session}", store)
-            self._tell()
-            threading.Thread(target=self._keep_telling, daemon=True).start()
+            self._report()
+            threading.Thread(target=self._keep_reporting, daemon=True).start()
 
     def begin_step(self) -> None:
         """Count a training step."""
         self.steps += 1
 
-    def meet(self, moment: str) -> None:
+    def wait(self, moment: str) -> None:
         """Wait for all ranks to come here; a collective call.
 
         Args:
             moment: where this is, for the message.
 
         Raises:
-            RuntimeError: a rank has gone on without coming here, has come elsewhere, or has left the training.
+            RuntimeError: a rank has continued without coming here, has come elsewhere, or has left the training.
         """
         if self._store is None:
             return
-        self.meetings += 1
+        self.barriers += 1
         place = f"{moment}, after {self.steps} steps"
-        first = self._store.compare_set(f"{self.meetings}/place", "", place).decode()
+        first = self._store.compare_set(f"{self.barriers}/place", "", place).decode()
         if first != place:
             raise RuntimeError(_message(f"Rank {rank()} is {place}; another rank is {first}."))
-        if self._store.add(f"{self.meetings}/arrived", 1) == world_size():
-            self._store.set(f"{self.meetings}/complete", "")
+        if self._store.add(f"{self.barriers}/arrived", 1) == world_size():
+            self._store.set(f"{self.barriers}/complete", "")
         while not self._is_complete():
-            parted = self._who_will_not_come()
+            missing = self._find_missing()
             # It may have come and gone in the meantime.
-            if parted and not self._store.check([f"{self.meetings}/complete"]):
-                raise RuntimeError(_message(f"Rank {rank()} is {place}; {parted}."))
+            if missing and not self._store.check([f"{self.barriers}/complete"]):
+                raise RuntimeError(_message(f"Rank {rank()} is {place}; {missing}."))
 
-    def __enter__(self) -> RollCall:
+    def __enter__(self) -> MonitoredBarrier:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -81,45 +81,45 @@ class RollCall:
             return
         self._left = "it has come to its end" if error is None else f"{type(error).__name__}: {error}"
         self._ended.set()
-        self._tell()
+        self._report()
 
     def _is_complete(self) -> bool:
         """Whether all have come, or do so in the next seconds."""
         pause, until = 0.001, time.monotonic() + _SECONDS
         # `Store.wait` with a time limit would write two warnings for each that passes.
-        while not self._store.check([f"{self.meetings}/complete"]):
+        while not self._store.check([f"{self.barriers}/complete"]):
             if time.monotonic() > until:
                 return False
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
         return True
 
-    def _who_will_not_come(self) -> str:
+    def _find_missing(self) -> str:
         for other in range(world_size()):
             if not self._store.check([f"rank {other}"]):
                 continue
-            steps, meetings, left = self._store.get(f"rank {other}").decode().split(" ", 2)
+            steps, barriers, left = self._store.get(f"rank {other}").decode().split(" ", 2)
             if left:
                 return f"rank {other} has left the training: {left}"
-            if int(steps) > self.steps and int(meetings) < self.meetings:
+            if int(steps) > self.steps and int(barriers) < self.barriers:
                 return f"rank {other} is in step {steps}"
         return ""
 
-    def _keep_telling(self) -> None:
-        told = None
+    def _keep_reporting(self) -> None:
+        reported = None
         while not self._ended.wait(_SECONDS):
-            if told != (self.steps, self.meetings):
-                told = self.steps, self.meetings
-                self._tell()
+            if reported != (self.steps, self.barriers):
+                reported = self.steps, self.barriers
+                self._report()
 
-    def _tell(self) -> None:
-        # The process that keeps the words may have ended already; then there is nobody left to tell.
+    def _report(self) -> None:
+        # The process that keeps the store may have ended already; then nobody is left to read it.
         with suppress(RuntimeError):
-            self._store.set(f"rank {rank()}", f"{self.steps} {self.meetings} {self._left}")
+            self._store.set(f"rank {rank()}", f"{self.steps} {self.barriers} {self._left}")
 
 
 def _message(places: str) -> str:
     return (
-        f"The ranks have parted, and would wait for each other for ever. {places} A callback or a sampler that ends an "
-        "epoch or the training, or that asks for a checkpoint, has to do so on every rank at the same step."
+        f"The ranks are out of sync and would wait for each other forever. {places} A callback or a sampler that ends "
+        "an epoch or the training, or that asks for a checkpoint, has to do so on every rank at the same step."
     )

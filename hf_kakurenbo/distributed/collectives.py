@@ -101,28 +101,28 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(torch.cat(gather_rows(torch.tensor([flag], device=device))).any())
 
 
-def require_agreement(figures: Mapping[str, int], device: torch.device, moment: str) -> None:
-    """Raise on every rank if the ranks do not have the same figures, instead of training apart or hanging later.
+def require_consistency(values: Mapping[str, int], device: torch.device, moment: str) -> None:
+    """Raise on every rank if the ranks do not have the same values, instead of training apart or hanging later.
 
     Args:
-        figures: what to compare, by name; the names are the same on every rank.
+        values: what to compare, by name; the names are the same on every rank.
         device: a device of the backend.
         moment: when this is, for the message.
 
     Raises:
-        RuntimeError: two ranks differ in a figure. The message has every rank's.
+        RuntimeError: two ranks differ in a value. The message has every rank's.
     """
     if world_size() == 1:
         return
-    own = torch.tensor([list(figures.values())], dtype=torch.int64, device=device)
+    own = torch.tensor([list(values.values())], dtype=torch.int64, device=device)
     table = torch.cat(gather_rows(own)).cpu()
     differing = [
         f"{name}: {', '.join(f'{value} on rank {index}' for index, value in enumerate(column.tolist()))}"
-        for name, column in zip(figures, table.T, strict=True)
+        for name, column in zip(values, table.T, strict=True)
         if bool((column != column[0]).any())
     ]
     if differing:
         raise RuntimeError(
-            f"The ranks have drifted apart {moment}. {'; '.join(differing)}. Give every rank the same training "
+            f"The ranks are out of sync {moment}. {'; '.join(differing)}. Give every rank the same training "
             "dataset, in the same order, the same sampler and the same arguments."
         )

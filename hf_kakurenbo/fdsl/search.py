@@ -46,7 +46,7 @@ def search(
 ) -> NDArray[np.uint16]:
     """Find the first accepted attempt at each category, and write them to a file as they are found.
 
-    If the file is there, the search goes on where it ended; it may be stopped at any time.
+    If the file is there, the search continues where it ended; it may be stopped at any time.
 
     Args:
         family: the name of the family.
@@ -89,7 +89,7 @@ def _mapper(processes: int) -> Iterator[_Map]:
 
 
 def _write(path: Path, found: NDArray[np.uint16]) -> None:
-    with full_disk_explained(path, "What was found before is kept: make room, run the same again, and it goes on"):
+    with full_disk_explained(path, "What was found before is kept: make room, run the same again, and it continues"):
         remove_leftovers(path.parent, f"{path.name}-")
         with written_beside(path) as stream:
             np.save(stream, found)

@@ -150,7 +150,7 @@ class SampleLedger:
         Raises:
             ValueError: an id is outside 0..N−1.
         """
-        ids, figures = measurements.ids.numpy(), measurements.figures.numpy()
+        ids, figures = measurements.ids.numpy(), measurements.statistics.numpy()
         if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
             raise ValueError(f"Sample ids must be in 0..{len(self) - 1}, got {ids.min()}..{ids.max()}.")
         # NumPy assigns in order and leaves the last value of a repeated index: backwards, the first one stays.

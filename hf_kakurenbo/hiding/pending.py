@@ -47,14 +47,14 @@ class PendingMeasurements:
         self._blocks = [Measurements(torch.empty(0, dtype=self._id_dtype), torch.empty(0, 2))]
         self._ends = [0]
 
-    def append(self, ids: Tensor, figures: Tensor) -> None:
+    def append(self, ids: Tensor, statistics: Tensor) -> None:
         """Add the measurements of a batch.
 
         Args:
             ids: (B,) int64, on the device.
-            figures: (B, 3) float32, on the device: loss, confidence, and correct as 0 or 1.
+            statistics: (B, 3) float32, on the device: loss, confidence, and correct as 0 or 1.
         """
-        self._recent.append((ids, figures))
+        self._recent.append((ids, statistics))
         self._recent_rows += len(ids)
         if self._recent_rows >= _BLOCK_ROWS or len(self._recent) >= _BLOCK_BATCHES:
             self._close_block()
@@ -62,17 +62,17 @@ class PendingMeasurements:
     def append_packed(self, measurements: Measurements) -> None:
         """Add measurements that are packed, on the CPU."""
         self._close_block()
-        self._blocks.append(Measurements(measurements.ids.to(self._id_dtype), measurements.figures))
+        self._blocks.append(Measurements(measurements.ids.to(self._id_dtype), measurements.statistics))
         self._ends.append(self._ends[-1] + len(measurements.ids))
 
     def _close_block(self) -> None:
         if not self._recent:
             return
-        ids, figures = (torch.cat(parts) for parts in zip(*self._recent, strict=True))
+        ids, statistics = (torch.cat(parts) for parts in zip(*self._recent, strict=True))
         self._recent, self._recent_rows = [], 0
         # An id that is none must stay one when it is cut to 4 bytes.
         ids = ids.clamp(-1, self._num_samples).to(self._id_dtype)
-        loss, confidence, correct = figures.unbind(dim=1)
+        loss, confidence, correct = statistics.unbind(dim=1)
         self.append_packed(Measurements(*(rows.cpu() for rows in Measurements.of(ids, loss, correct, confidence))))
 
     def rounds_backwards(self) -> Iterator[Measurements]:
@@ -90,13 +90,13 @@ class PendingMeasurements:
         """What all ranks have measured, in that order, in one piece on the CPU; a collective call."""
         counts, starts, width = self._plan()
         ids = torch.empty(sum(counts), dtype=self._id_dtype)
-        figures = torch.empty(sum(counts), 2)
+        statistics = torch.empty(sum(counts), 2)
         end = 0
         for start in starts:
             part = self._round(counts, start, width)
             begin, end = end, end + len(part.ids)
-            ids[begin:end], figures[begin:end] = part
-        return Measurements(ids, figures)
+            ids[begin:end], statistics[begin:end] = part
+        return Measurements(ids, statistics)
 
     def _plan(self) -> tuple[list[int], range, int]:
         """Rows that each rank sends, where the rounds start within a rank, and how many rows of each rank one has."""
@@ -117,11 +117,11 @@ class PendingMeasurements:
         if len(counts) == 1:
             return own
         width = min(width, max(counts) - start)
-        ids, figures = (_by_position(gather_padded(rows.to(self.device), width)) for rows in own)
+        ids, statistics = (_by_position(gather_padded(rows.to(self.device), width)) for rows in own)
         if min(counts) < start + width:
             there = _by_position(torch.arange(start, start + width) < torch.tensor(counts).unsqueeze(1))
-            ids, figures = ids[there], figures[there]
-        return Measurements(ids, figures)
+            ids, statistics = ids[there], statistics[there]
+        return Measurements(ids, statistics)
 
     def _slice(self, start: int, stop: int) -> Measurements:
         """Rows start..stop−1 of this rank, as many of them as there are."""

@@ -9,7 +9,7 @@ from .ledger import SampleLedger
 _LARGEST = float(np.finfo(np.float32).max)
 
 # So many losses, drawn at random, tell where the threshold must be; 4 standard deviations to either side, some 2 % of
-# the losses are looked at more closely.
+# the losses are compared exactly.
 _DRAWN = 2**16
 _DEVIATIONS = 4
 
@@ -70,9 +70,9 @@ def _bracket(ledger: SampleLedger, count: int) -> tuple[np.float32, np.float32]:
         return np.float32(-_LARGEST), np.float32(_LARGEST)
     drawn = ledger.loss_at(np.random.default_rng(0).integers(0, total, _DRAWN))
     drawn = np.sort(np.where(np.isfinite(drawn), drawn, np.float32(_LARGEST)))
-    share = count / total
-    reach = _DEVIATIONS * (_DRAWN * share * (1 - share)) ** 0.5 + 1
-    first, last = int(share * _DRAWN - reach), int(share * _DRAWN + reach)
+    fraction = count / total
+    reach = _DEVIATIONS * (_DRAWN * fraction * (1 - fraction)) ** 0.5 + 1
+    first, last = int(fraction * _DRAWN - reach), int(fraction * _DRAWN + reach)
     return (
         drawn[first] if first >= 0 else np.float32(-_LARGEST),
         drawn[last] if last < _DRAWN else np.float32(_LARGEST),

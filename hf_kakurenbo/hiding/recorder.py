@@ -24,8 +24,8 @@ class Recorder:
         data_parallel: which ranks have the same batches; by default each has its own.
     """
 
-    # Logits that wait for their statistics, 1 MB of them. Small batches are dear one by one: their statistics are a
-    # dozen operations, each of which takes as long on 64 rows as on 4,096.
+    # Logits that wait for their statistics, 1 MB of them. Small batches are expensive one by one: their statistics are
+    # a dozen operations, each of which takes as long on 64 rows as on 4,096.
     _WAITING_ELEMENTS = 2**18
 
     def __init__(
@@ -95,7 +95,7 @@ class Recorder:
         self.add(ids, self._waiting_kind[0](logits, labels))
 
     def restore(self, measurements: Measurements) -> None:
-        """Take over this rank's share of what all ranks had measured, as `gathered` gave it."""
+        """Take over this rank's fraction of what all ranks had measured, as `gathered` gave it."""
         self.clear()
         # By default asked for only now: the ranks may have met after this object was made.
         ranks, rank, *_ = self._data_parallel or DataParallelWorld.of_all_ranks()

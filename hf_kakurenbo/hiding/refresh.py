@@ -14,7 +14,7 @@ def forward_only(model: nn.Module) -> Iterator[None]:
     """No gradient, every module in evaluation mode, and afterwards each in the mode that it was in.
 
     In training mode the pass would move BatchNorm's statistics towards the easy samples, and dropout would blur the
-    figures (the authors' program refreshes in training mode).
+    statistics (the authors' program refreshes in training mode).
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

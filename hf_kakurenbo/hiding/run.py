@@ -295,7 +295,7 @@ class HidingRun:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors, on the CPU, and scalars from which `load_state` goes on; a collective call."""
         pending = self.recorder.gathered()
-        tensors = {**self.ledger.state_dict(), "pending_ids": pending.ids, "pending_figures": pending.figures}
+        tensors = {**self.ledger.state_dict(), "pending_ids": pending.ids, "pending_figures": pending.statistics}
         if not self.epoch_finished:
             selected = {name: getattr(self, name) for name in _SAVED_SELECTION}
             tensors.update({name: tensor.cpu() for name, tensor in selected.items() if tensor is not None})

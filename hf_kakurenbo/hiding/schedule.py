@@ -13,14 +13,14 @@ from .options import require_epochs, require_number, require_type
 
 
 class HiddenFractionSchedule:
-    """The largest share of the samples that an epoch may hide: F × factor, the factor falling as training goes on.
+    """The largest fraction of the samples that an epoch may hide: F × factor, the factor falling as training continues.
 
     KAKURENBO, section 3.3: late in training little is left to learn from what stays visible, so less is hidden. Here
-    it goes by the share of the training done, not by a count of updates: epochs that hide have fewer of them.
+    it goes by the fraction of the training done, not by a count of updates: epochs that hide have fewer of them.
 
     Args:
         maximum: F, in [0, 1).
-        milestones: shares of the training in [0, 1) at which the next factor starts; the first is 0, and they rise.
+        milestones: fractions of the training in [0, 1) at which the next factor starts; the first is 0, and they rise.
         factors: as many, each in [0, 1].
         warmup_epochs: epochs at the start in which nothing is hidden, at least 0.
 
@@ -65,7 +65,7 @@ class HiddenFractionSchedule:
         self.milestones, self.factors = tuple(milestones), tuple(factors)
 
     def __call__(self, epoch: int, progress: float) -> float:
-        """F_e, for the epoch of an index from 0 that starts when a share `progress` of the training is done."""
+        """F_e, for the epoch of an index from 0 that starts when a fraction `progress` of the training is done."""
         return self.maximum * self.factor(epoch, progress)
 
     def count(self, num_samples: int, epoch: int, progress: float) -> int:
@@ -84,7 +84,7 @@ class HiddenFractionSchedule:
 def compensated_learning_rate_scale(num_samples: int, num_hidden: int) -> float:
     """1 / (1 − F*_e): by how much the learning rate grows when `num_hidden` of `num_samples` are really hidden.
 
-    KAKURENBO, section 3.3, with the share that is hidden in fact (the authors' program takes the most that may be).
+    KAKURENBO, section 3.3, with the fraction that is hidden in fact (the authors' program takes the most that may be).
     """
     return num_samples / (num_samples - num_hidden)
 

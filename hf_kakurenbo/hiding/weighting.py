@@ -39,7 +39,7 @@ def _regression(logits: Tensor, labels: Tensor) -> Tensor:
     return (rows - labels.reshape(len(labels), -1).float()).square().mean(dim=1)
 
 
-# The plain loss of each sample with its gradient, (B,), for the rules whose figures have none.
+# The plain loss of each sample with its gradient, (B,), for the rules whose statistics have none.
 _LOSSES: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
     single_label_statistics: _single_label,
     soft_label_statistics: _soft_label,
@@ -51,10 +51,10 @@ _LOSSES: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
 def weighed_loss(loss: Tensor, batch: Any, weights: Tensor) -> Tensor:
     """The loss of a batch in which each sample counts by its weight.
 
-    To the loss of the batch is added c · Σ (w − 1) · l, where l is the plain loss of a sample, and c the share of one
-    of them in the loss of the batch: 1 / B for a mean of B samples, less where gradients are accumulated over several
-    batches. If the loss is the plain mean, the result is exactly Σ w · l / B. Of any other, smoothed labels say, the
-    plain loss is weighed, at the size of that other.
+    To the loss of the batch is added c · Σ (w − 1) · l, where l is the plain loss of a sample, and c the fraction of
+    one of them in the loss of the batch: 1 / B for a mean of B samples, less where gradients are accumulated over
+    several batches. If the loss is the plain mean, the result is exactly Σ w · l / B. Of any other, smoothed labels
+    say, the plain loss is weighed, at the size of that other.
 
     Args:
         loss: scalar, of the batch, however it was computed.
@@ -72,8 +72,8 @@ def weighed_loss(loss: Tensor, batch: Any, weights: Tensor) -> Tensor:
     require_weighable(batch)
     losses = _LOSSES[batch.rule](batch.logits.float(), batch.labels.to(batch.logits.device))
     total = losses.detach().sum()
-    share = torch.where(total > 0, loss.detach().to(total.device) / total, 0.0)
-    return loss + (share * ((weights.to(losses.device) - 1) * losses).sum()).to(loss.device, loss.dtype)
+    fraction = torch.where(total > 0, loss.detach().to(total.device) / total, 0.0)
+    return loss + (fraction * ((weights.to(losses.device) - 1) * losses).sum()).to(loss.device, loss.dtype)
 
 
 def require_weighable(batch: Any) -> None:

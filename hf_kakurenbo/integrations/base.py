@@ -68,7 +68,7 @@ class Integration:
         make_observer: from a trainer to what watches its loss; None where `compute_loss` returns the model's outputs
             for the asking.
         make_training_loader: from a trainer whose training loader is not of `Trainer._get_dataloader` to one that is.
-        collected: attributes in which its trainers collect figures for their next log.
+        collected: attributes in which its trainers collect metrics for their next log.
     """
 
     refusal: Callable[[Any, bool], str | None]

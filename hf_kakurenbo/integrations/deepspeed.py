@@ -85,7 +85,7 @@ def has_parked_scheduler(trainer: Any) -> bool:
 
 
 def give_scheduler_back_to_engine(trainer: Any) -> None:
-    """Let the engine step its scheduler again, for whoever goes on with it after the training."""
+    """Let the engine step its scheduler again, for whoever continues with it after the training."""
     engine = trainer.accelerator.deepspeed_engine_wrapped.engine
     if isinstance(engine.lr_scheduler, ParkedScheduler):
         engine.lr_scheduler = engine.lr_scheduler.scheduler

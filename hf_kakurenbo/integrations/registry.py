@@ -70,19 +70,19 @@ def metrics_set_aside(trainer: Any) -> Iterator[None]:
     integration = integration_of(type(trainer))
     names = [name for name in integration.collected if hasattr(trainer, name)] if integration else []
     collected = {name: getattr(trainer, name) for name in names}
-    for name, figures in collected.items():
-        setattr(trainer, name, _emptied(figures))
+    for name, metrics in collected.items():
+        setattr(trainer, name, _emptied(metrics))
     try:
         yield
     finally:
-        for name, figures in collected.items():
-            setattr(trainer, name, figures)
+        for name, metrics in collected.items():
+            setattr(trainer, name, metrics)
 
 
-def _emptied(figures: dict[str, Any]) -> dict[str, Any]:
+def _emptied(metrics: dict[str, Any]) -> dict[str, Any]:
     """The same kinds of dict, with each mode (`"train"`, `"eval"`) that there is and nothing collected in it."""
-    emptied = copy(figures)
-    for mode, collected in figures.items():
+    emptied = copy(metrics)
+    for mode, collected in metrics.items():
         emptied[mode] = copy(collected)
         emptied[mode].clear()
     return emptied

@@ -142,4 +142,4 @@ def pair_losses(trainer: Any, pairs: Pairs, weights: Tensor | float) -> Tensor:
         weights: (B,), by which each component is multiplied (WPO); or 1.
     """
     components = zip(trainer.loss_types, trainer.loss_weights, strict=True)
-    return sum((LOSSES[name](pairs) * weights * share for name, share in components), torch.zeros_like(pairs.nll))
+    return sum((LOSSES[name](pairs) * weights * fraction for name, fraction in components), torch.zeros_like(pairs.nll))

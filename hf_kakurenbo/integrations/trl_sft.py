@@ -14,7 +14,7 @@ from .base import Observation, returned_by
 
 
 class TokenObservation(Observation):
-    """What was seen of a batch of texts: the outputs are the last with figures for each token, or else the last."""
+    """What was seen of a batch of texts: the outputs are the last with statistics of each token, or else the last."""
 
     @property
     def outputs(self) -> Any:
@@ -42,7 +42,7 @@ def observe_tokens(model: nn.Module) -> Iterator[Observation]:
 
 
 def is_scored(outputs: Any) -> bool:
-    """Whether a model returned TRL's figures of each token in the place of logits."""
+    """Whether a model returned TRL's statistics of each token in the place of logits."""
     return hasattr(outputs, "log_probs") and hasattr(outputs, "label_mask")
 
 

@@ -78,11 +78,11 @@ def _nothing_to_hide(trainer: Any) -> str | None:
     length = f"num_train_epochs={args.num_train_epochs:g}"
     if args.max_steps > 0:
         length = f"max_steps={args.max_steps}, {updates} in an epoch"
-    told = f"Nothing will be hidden in this training ({length}): hiding_policy={options.hiding_policy!r}"
+    nothing = f"Nothing will be hidden in this training ({length}): hiding_policy={options.hiding_policy!r}"
     if "hiding_warmup_epochs" not in options_of_policy(options.hiding_policy):
-        return f"{told} needs more epochs."
+        return f"{nothing} needs more epochs."
     return (
-        f"{told} with hiding_warmup_epochs={policy.warmup_epochs} needs more epochs. For a model that already knows "
+        f"{nothing} with hiding_warmup_epochs={policy.warmup_epochs} needs more epochs. For a model that already knows "
         "much of the data, set hiding_warmup_epochs=0 and initial_pass=True, which measures every sample before the "
         "first epoch."
     )

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 def mark_as_hiding(state: TrainerState) -> None:
     """Say in the state that a ledger was saved at its step."""
-    # The step, because a Trainer that goes on from here without hiding keeps the entry.
+    # The step, because a Trainer that continues from here without hiding keeps the entry.
     state.stateful_callbacks[MARK] = {"args": {}, "attributes": {}, "global_step": state.global_step}
 
 

@@ -21,7 +21,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from ..hiding.checkpoint import LEDGER_NAME
 
 MARK = "KakurenboTrainer"
-"""Entry of `trainer_state.json` that tells a checkpoint saved with hiding from a plain Trainer's."""
+"""Entry of `trainer_state.json` that distinguishes a checkpoint saved with hiding from a plain Trainer's."""
 
 _INDEX = ".index.json"
 

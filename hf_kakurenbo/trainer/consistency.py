@@ -61,9 +61,9 @@ def require_same_training(args: TrainingArguments, dataset: Any, checkpoint: Any
         return
     by_rank = from_every_rank(_describe(args, dataset, checkpoint))
     differing = [
-        f"{name}: {_by_value([figures[name] for figures in by_rank])}"
+        f"{name}: {_by_value([values[name] for values in by_rank])}"
         for name in by_rank[0]
-        if len({figures[name] for figures in by_rank}) > 1
+        if len({values[name] for values in by_rank}) > 1
     ]
     if differing:
         raise ValueError(

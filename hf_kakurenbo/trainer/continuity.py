@@ -1,6 +1,6 @@
 """Whether a resumed training is the one that was saved: its rows, its policy, its rule, its options.
 
-Whether it goes on in the same order is asked in `order.py`, when the order of the resumed epoch is drawn.
+Whether it continues in the same order is asked in `order.py`, when the order of the resumed epoch is drawn.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from ..data import (
     StreamOrder,
     VisibleSampler,
     is_indexed,
-    leave_whole,
-    make_deal,
+    make_batch_assignment,
     make_visible_sampler,
+    skip_sharding,
 )
 
 
@@ -106,8 +106,8 @@ def make_training_loader(
 def _make_stream_loader(
     trainer: Any, parent: Callable[..., Any], stream: SampleStream, description: str, batch_size: int
 ) -> Any:
-    deal = make_deal(trainer.accelerator, batch_size, trainer.args.dataloader_drop_last)
-    stream = stream.dealt(deal)
+    assignment = make_batch_assignment(trainer.accelerator, batch_size, trainer.args.dataloader_drop_last)
+    stream = stream.assigned(assignment)
     stream.keeps_id = _is_input(trainer, stream.id_column)
     stream.hide_nothing()
     users_collator = trainer.data_collator
@@ -117,7 +117,7 @@ def _make_stream_loader(
         loader = parent(stream, description, batch_size, None, True)
     finally:
         trainer.data_collator = users_collator
-    loader = loader if deal.ranks == 1 else leave_whole(loader)
+    loader = loader if assignment.ranks == 1 else skip_sharding(loader)
     trainer._loaders.append(TrainingLoader(loader, stream, identifying, stream.num_samples, stream))
     return loader
 
@@ -142,7 +142,7 @@ def loader_of_training(trainer: Any, used: Any) -> TrainingLoader:
     if not candidates:
         raise RuntimeError(
             f"{type(trainer).__name__} builds its training loader without `Trainer._get_dataloader`, so its samples "
-            'cannot be told apart. Let it call `super().get_train_dataloader()`, or set hiding_policy="none".'
+            'cannot be distinguished. Let it call `super().get_train_dataloader()`, or set hiding_policy="none".'
         )
     if len(candidates) > 1:
         raise RuntimeError(

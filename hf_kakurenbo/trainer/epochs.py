@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from ..config import hiding_arguments
 from ..data import RandomState, SampleStream, VisibleSampler
-from ..distributed.collectives import any_rank, require_agreement
+from ..distributed.collectives import any_rank, require_consistency
 from ..distributed.data_parallel import data_parallel_world
 from ..hiding import HidingRun, SampleLedger
 from ..hiding.schedule import EpochPlan, plan_epoch
@@ -31,26 +31,26 @@ _EPOCHS_BEFORE_WARNING = 3
 _SECONDS_BEFORE_WARNING = 1.0
 
 
-def run_epoch(trainer: Any, training: Training, parent: Callable[..., None], **figures: Any) -> None:
+def run_epoch(trainer: Any, training: Training, parent: Callable[..., None], **counts: Any) -> None:
     """Run an epoch with its own numbers of batches and updates.
 
     Args:
         trainer: the trainer.
         training: the training under way.
         parent: `Trainer._run_epoch`, bound to the trainer.
-        figures: what it was called with; Trainer fixes the numbers of batches and updates once for all epochs.
+        counts: what it was called with; Trainer fixes the numbers of batches and updates once for all epochs.
     """
-    epoch, checkpoint = figures["epoch"], figures["resume_from_checkpoint"]
-    resumed = checkpoint is not None and epoch == figures["epochs_trained"]
+    epoch, checkpoint = counts["epoch"], counts["resume_from_checkpoint"]
+    resumed = checkpoint is not None and epoch == counts["epochs_trained"]
     continues = resumed and training.run.epoch == epoch and not training.run.epoch_finished
     if not continues and 0 < trainer.args.max_steps <= trainer.state.global_step:
         trainer.control.should_training_stop = True
         return
-    batches_done = figures["steps_trained_in_current_epoch"] if resumed else 0
+    batches_done = counts["steps_trained_in_current_epoch"] if resumed else 0
     if resumed and not continues and batches_done == 0:
         # Trainer would load the generators when the order of the epoch is already drawn from them.
         trainer._load_rng_state(checkpoint)
-        figures = {**figures, "resume_from_checkpoint": None}
+        counts = {**counts, "resume_from_checkpoint": None}
     if not continues and not training.run.epoch_finished:
         raise RuntimeError(
             f"Epoch {epoch} begins and epoch {training.run.epoch} is not finished: `on_epoch_end` did not reach "
@@ -61,7 +61,7 @@ def run_epoch(trainer: Any, training: Training, parent: Callable[..., None], **f
         measure_all(trainer, training)
     batches = _begin_epoch(trainer, training, epoch, batches_done, checkpoint if continues else None)
     updates, updates_done = _updates(trainer, batches), _updates(trainer, batches_done)
-    full_updates = figures["num_update_steps_per_epoch"]
+    full_updates = counts["num_update_steps_per_epoch"]
     plan = _plan_epoch(trainer, epoch, updates, full_updates, updates_done)
     learning_rate.begin_epoch(trainer, training, plan, epoch * full_updates, updates_done, continues)
     # A checkpoint of an epoch's, or the training's, last update leaves only the end of the epoch to be done.
@@ -70,7 +70,7 @@ def run_epoch(trainer: Any, training: Training, parent: Callable[..., None], **f
     training.run.start_clock()
     parent(
         **{
-            **figures,
+            **counts,
             "steps_in_epoch": batches,
             "num_update_steps_per_epoch": updates_done if complete else updates,
         }
@@ -88,9 +88,9 @@ def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int
             run.hide_nothing()
             run.batches_done = batches_done
     moment = f"before epoch {epoch}"
-    training.roll_call.meet(moment)
+    training.barrier.wait(moment)
     visible_set = {"samples": len(run.ledger), "digest of the visible set": run.ledger.digest()}
-    require_agreement(visible_set, trainer.args.device, moment)
+    require_consistency(visible_set, trainer.args.device, moment)
     text = training.resumed.get("random_state") if continues else None
     random_state = RandomState.from_json(text) if text else None
     training.dropped = training.dropped if continues else 0
@@ -114,7 +114,7 @@ def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int
         sampler.hide_less(run.ledger.hidden)
     batches = len(training.loader)
     run.count_draws(sampler.samples, sampler.full_samples)
-    require_agreement({"batches": batches, "digest of the order": sampler.digest()}, trainer.args.device, moment)
+    require_consistency({"batches": batches, "digest of the order": sampler.digest()}, trainer.args.device, moment)
     return batches
 
 
@@ -124,8 +124,8 @@ def _hand_over_repeats(run: HidingRun, sampler: VisibleSampler | SampleStream) -
     elif run.repeats is not None:
         raise ValueError(
             f"{type(run.policy).__name__} draws samples more than once, which a stream cannot. Load the dataset "
-            "map-style (`streaming=False`), and set `repeats_samples = True` in the policy, so that this is told at "
-            "once."
+            "map-style (`streaming=False`), and set `repeats_samples = True` in the policy, so that this is "
+            "reported at once."
         )
 
 
@@ -174,7 +174,7 @@ def _plan_epoch(trainer: Any, epoch: int, updates: int, full_updates: int, updat
 def end_epoch(trainer: Any, training: Training) -> None:
     """Bring the epoch's measurements into the ledger, refresh the hidden samples if another epoch follows, log."""
     run = training.run
-    training.roll_call.meet(f"at the end of epoch {run.epoch}")
+    training.barrier.wait(f"at the end of epoch {run.epoch}")
     _require_all_batches(trainer, training)
     seen = torch.zeros_like(run.ledger.hidden)
     measured = run.finish_epoch(seen)

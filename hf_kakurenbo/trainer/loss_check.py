@@ -75,21 +75,21 @@ class LossCheck:
     def _refuse_other_losses(
         self, measured: Prediction, batch: dict[str, Any], recorded: float, trained: float
     ) -> None:
-        figures = (
+        numbers = (
             f"The recorded losses of the first batch have a mean of {recorded:.4g}, the model's loss is {trained:.4g}"
         )
         labels = [name for name in self.label_names if isinstance(batch.get(name), Tensor)]
         if len(labels) > 1 and "start_positions" not in batch:
             raise ValueError(
                 f"The model has several labels ({', '.join(labels)}), and samples would be ranked by the loss of one "
-                f"of them alone. {figures}. {_WAY_OUT}"
+                f"of them alone. {numbers}. {_WAY_OUT}"
             )
         logits, classes = measured.logits, measured.labels
         square = logits.ndim == 2 and logits.shape[0] == logits.shape[1] > 1
         if square and not classes.is_floating_point() and classes.numel() == len(logits):
             raise ValueError(
                 f"The logits, {tuple(logits.shape)}, are similarities between the samples of the batch, not classes: "
-                f"no sample has a loss of its own. {figures}. {_WAY_OUT}"
+                f"no sample has a loss of its own. {numbers}. {_WAY_OUT}"
             )
 
 

@@ -17,7 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from .._compat import num_train_samples_argument
 from ..config import create_configured_policy, hiding_arguments
 from ..data import IdentifyingCollator
-from ..distributed.barrier import RollCall
+from ..distributed.barrier import MonitoredBarrier
 from ..hiding import SampleLedger
 from ..integrations.registry import explain_arguments, make_training_loader, require_supported
 from . import dataloaders, learning_rate, recording, resuming, saving
@@ -54,7 +54,7 @@ class KakurenboMixin(_Base):
     data_collator: Any
     lr_scheduler: Any
     train_dataset: Any
-    _roll_call: RollCall
+    _barrier: MonitoredBarrier
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -180,7 +180,7 @@ class KakurenboMixin(_Base):
             return super().train(resume_from_checkpoint, *args, **kwargs)
         warn_of_missing_processes(self.accelerator)
         self._training, self._num_earlier_loaders = None, len(self._loaders)
-        with RollCall() as self._roll_call, recording.every_step_recorded(self):
+        with MonitoredBarrier() as self._barrier, recording.every_step_recorded(self):
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # Trainer sets the options of a search's trial here, when the training has begun.
@@ -272,11 +272,11 @@ class KakurenboMixin(_Base):
     # ---- Epochs ----
 
     # Trainer fixes the numbers of batches and updates once for all epochs, and hands them in here by name.
-    def _run_epoch(self, **figures: Any) -> None:
+    def _run_epoch(self, **counts: Any) -> None:
         if self._training is None:
-            super()._run_epoch(**figures)
+            super()._run_epoch(**counts)
         else:
-            run_epoch(self, self._training, super()._run_epoch, **figures)
+            run_epoch(self, self._training, super()._run_epoch, **counts)
 
     # Trainer logs, evaluates and saves here, inside the epoch: time that hiding neither costs nor saves.
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Whether a resumed epoch goes on in the order in which it began: else samples would be trained on twice, or never."""
+"""Whether a resumed epoch continues in its order: else samples would be trained on twice, or never."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Interruption, Position, RandomState, SampleStream, VisibleSampler
-from ..distributed.collectives import require_agreement
+from ..data import PartialEpoch, Position, RandomState, SampleStream, VisibleSampler
+from ..distributed.collectives import require_consistency
 from .continuity import changes_of_order
 from .resuming import global_batch
 from .state import Training
@@ -41,7 +41,7 @@ def begin_saved_order(
         sampler.begin_epoch(*begun, training.dropped)
         trained = _among_all(training, trained_ids)
         if _is_complete(trained, position):
-            sampler.require_continuation(Interruption(run.epoch, trained.numpy(), checkpoint))
+            sampler.require_continuation(PartialEpoch(run.epoch, trained.numpy(), checkpoint))
         return
     saved = training.resumed.get("description", {}).get("order", 0)
     # Without a digest, as of an earlier release or a stream, the samples that come first must be those trained on.
@@ -49,7 +49,7 @@ def begin_saved_order(
     sampler.begin_epoch(*begun, dropped)
     agrees = sampler.digest() == saved if saved else _begins_with(sampler, _among_all(training, trained_ids), position)
     found = {"digest of the order": sampler.digest(), "agrees with the checkpoint": int(agrees)}
-    require_agreement(found, trainer.args.device, f"before epoch {run.epoch}")
+    require_consistency(found, trainer.args.device, f"before epoch {run.epoch}")
     if not agrees:
         raise ValueError(_message(trainer, training, checkpoint))
     if dropped != training.dropped:
@@ -82,7 +82,7 @@ def _message(trainer: Any, training: Training, checkpoint: str) -> str:
         f"What has changed since: {changed}."
         if changed
         else f"No option has changed, so {sampler} does not draw the same order from the same states of the random "
-        "generators: let it follow from the epoch that its `set_epoch` is told."
+        "generators: let it follow from the epoch that its `set_epoch` gets."
     )
     return (
         f"{checkpoint} was saved in the middle of epoch {training.run.epoch}, and this training would continue it in "

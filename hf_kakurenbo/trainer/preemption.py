@@ -1,4 +1,4 @@
-"""The checkpoint that Trainer writes when it is told to end (SIGTERM), with hiding and on several ranks.
+"""The checkpoint that Trainer writes when it is preempted (SIGTERM), with hiding and on several ranks.
 
 Transformers' `JITCheckpointCallback` (`enable_jit_checkpoint=True`) saves wherever the training is 3 s after the
 signal. In the middle of an update that would record samples as trained on whose gradient is not applied yet, and the
@@ -63,9 +63,9 @@ class AgreedCheckpoint(JITCheckpointCallback):
             control.should_save = control.should_evaluate = False
 
     def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
-        """Save and stop if a rank has been told to end."""
+        """Save and stop if a rank has been preempted."""
         assert self._manager is not None
-        self._saved = self._manager.is_told if world_size() == 1 else self._any_was_told()
+        self._saved = self._manager.preempted if world_size() == 1 else self._any_was_preempted()
         if not self._saved:
             return
         if control.should_evaluate:
@@ -83,25 +83,25 @@ class AgreedCheckpoint(JITCheckpointCallback):
             self._pending = None
         super().on_train_end(*args, **kwargs)
 
-    def _any_was_told(self) -> bool:
-        """Whether a rank had been told to end an update ago: the answer to that is here, and nobody waits for it."""
+    def _any_was_preempted(self) -> bool:
+        """Whether a rank had been preempted an update ago: the answer to that is here, and nobody waits for it."""
         assert self._manager is not None
-        told = False
+        preempted = False
         if self._pending is not None:
             self._pending.wait()
-            told = bool(self._flag)
-        self._flag.fill_(self._manager.is_told)
+            preempted = bool(self._flag)
+        self._flag.fill_(self._manager.preempted)
         self._pending = dist.all_reduce(self._flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
-        return told
+        return preempted
 
 
 class _Manager(CheckpointManager):
-    """Notes that this process was told to end, and leaves it to the callback when to save."""
+    """Notes that this process was preempted, and leaves it to the callback when to save."""
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__(trainer)
-        self.is_told = False
+        self.preempted = False
 
     # Called by a timer, after a wait in which a process that is to end at once has ended.
     def _enable_checkpoint(self) -> None:
-        self.is_told = True
+        self.preempted = True

@@ -116,7 +116,7 @@ def every_step_recorded(trainer: Any) -> Iterator[None]:
         if training.id_name not in inputs and training.run.epoch_finished:
             return step(model, inputs, *args, **kwargs)  # a batch of somebody else's, between epochs
         _require_its_turn(trainer, training, inputs)
-        training.roll_call.begin_step()
+        training.barrier.begin_step()
         with recorded_batch(trainer, training, inputs):
             loss = step(model, inputs, *args, **kwargs)
         drop_ids(inputs, training.id_name)  # so that the same batch is known when it comes again

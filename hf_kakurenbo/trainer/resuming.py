@@ -102,7 +102,7 @@ def _make_training(trainer: Any, policy: HidingPolicy) -> Training:
         label_names=label_names,
         statistics_function=resolve_statistics_function(options.statistics_fn),
         observe=make_observer(trainer),
-        roll_call=trainer._roll_call,
+        barrier=trainer._barrier,
         loss_check=LossCheck(trainer, label_names),
         rows=rows_of(loader),
     )
@@ -167,7 +167,7 @@ def _take_position(trainer: Any, training: Training, checkpoint: str) -> None:
     if rank() == 0:
         logger.warning(
             "%s was saved by a training with %d samples in an update, this one has %d. Each sample that epoch %d "
-            "has left is trained on once, and the learning rate goes on from the same share of the training; the "
+            "has left is trained on once, and the learning rate continues from the same fraction of the training; the "
             "number of updates is another, and so are the random numbers of dropout and augmentation.",
             checkpoint,
             position.batch_size * position.accumulation,

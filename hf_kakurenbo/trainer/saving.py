@@ -27,7 +27,7 @@ def save_hiding_state(trainer: Any, training: Training, trial: Any) -> Path:
     Returns:
         The folder.
     """
-    training.roll_call.meet("about to save a checkpoint")
+    training.barrier.wait("about to save a checkpoint")
     tensors, scalars = training.run.state()
     random_state = training.sampler.random_state
     batch_size, accumulation = global_batch(trainer)
@@ -61,7 +61,7 @@ def flushed(trainer: Any, training: Training, folder: Path) -> Iterator[None]:
         nonlocal written
         written = True
         _flush_own_files(trainer, folder)
-        training.roll_call.meet("with the files of a checkpoint written")
+        training.barrier.wait("with the files of a checkpoint written")
 
     def save_to_json(path: str) -> None:
         write_files()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data import BatchIds, HiddenLoader, RowDigests, SampleStream, VisibleSampler
-from ..distributed.barrier import RollCall
+from ..distributed.barrier import MonitoredBarrier
 from ..hiding import HidingRun, StatisticsFunction
 from ..hiding.aligned_scheduler import SchedulerStart
 from ..hiding.statistics import StatisticsMatcher
@@ -32,7 +32,7 @@ class Training:
     label_names: list[str]
     statistics_function: StatisticsFunction | None
     observe: Observer | None
-    roll_call: RollCall
+    barrier: MonitoredBarrier
     loss_check: LossCheck
     rows: RowDigests | None
     matcher: StatisticsMatcher | None = None

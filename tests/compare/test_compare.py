@@ -386,12 +386,12 @@ def goes_on(process, session):
 
 
 def require_ended(session):
-    """That no process of a session goes on; Python's own helper ends a moment after the one that it helped."""
+    """That no process of a session continues; Python's own helper ends a moment after the one that it helped."""
     for _ in range(300):
         if not any(goes_on(process, session) for process in psutil.process_iter()):
             return
         time.sleep(0.1)
-    raise AssertionError("a process goes on")
+    raise AssertionError("a process continues")
 
 
 @pytest.mark.wide

@@ -121,7 +121,7 @@ def test_markdown():
     )
     assert control.startswith("| shorter (**best rate**) |")
     assert not empty
-    assert cost == "Cost = 0.100 + 0.900 × trained on (0.920 × if it hides) + 0.300 × only looked at."
+    assert cost == "Cost = 0.100 + 0.900 × trained on (0.920 × if it hides) + 0.300 × forward-only."
 
 
 def test_csv_has_every_figure_in_full(tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
-from hf_kakurenbo.data import Deal, SampleStream, StreamCollator
+from hf_kakurenbo.data import BatchAssignment, SampleStream, StreamCollator
 
 COUNT, BATCH = 41, 4
 
@@ -143,86 +143,94 @@ def make(dataset, **options):
 
 
 def load(stream, workers=0, **options):
-    return DataLoader(stream, batch_size=stream.deal.batch_size, num_workers=workers, collate_fn=keep, **options)
+    return DataLoader(stream, batch_size=stream.assignment.batch_size, num_workers=workers, collate_fn=keep, **options)
 
 
 def some_hidden(seed=0, share=0.4, count=COUNT):
     return torch.from_numpy(np.random.default_rng(seed).random(count) < share)
 
 
-def expected_batches(samples, hidden, deal):
+def expected_batches(samples, hidden, assignment):
     """The batches of a rank, from what the stream gives by itself."""
     wanted = [sample for sample in samples if not hidden[sample[0]]]
-    wanted = wanted[: len(wanted) - len(wanted) % deal.whole]
-    size = deal.batch_size * deal.ranks
-    if deal.ranks > 1 and len(wanted) % size:
+    wanted = wanted[: len(wanted) - len(wanted) % assignment.whole]
+    size = assignment.batch_size * assignment.ranks
+    if assignment.ranks > 1 and len(wanted) % size:
         wanted += list(itertools.islice(itertools.cycle(wanted), size - len(wanted) % size))
-    cut = [wanted[start : start + deal.batch_size] for start in range(0, len(wanted), deal.batch_size)]
-    return cut[deal.rank :: deal.ranks]
+    cut = [wanted[start : start + assignment.batch_size] for start in range(0, len(wanted), assignment.batch_size)]
+    return cut[assignment.rank :: assignment.ranks]
 
 
 def ids_of(batches):
     return [[sample_id for sample_id, _ in batch] for batch in batches]
 
 
-# ---- How they are dealt out ----
+# ---- How they are assigned out ----
 
-deals = st.builds(
-    lambda size, ranks, drops: [Deal(size, rank, ranks, whole=size * ranks if drops else 1) for rank in range(ranks)],
+assignments = st.builds(
+    lambda size, ranks, drops: [
+        BatchAssignment(size, rank, ranks, whole=size * ranks if drops else 1) for rank in range(ranks)
+    ],
     st.integers(1, 5),
     st.integers(1, 4),
     st.booleans(),
 )
 
 
-@given(deals, st.integers(0, 60))
-def test_every_position_is_dealt_once(deals, samples):
+@given(assignments, st.integers(0, 60))
+def test_every_position_is_dealt_once(assignments, samples):
     places = [
-        (position, batch, deal.rank)
-        for deal in deals
-        for batch in range(deal.batches(samples))
-        for position in deal.positions(batch, samples)
+        (position, batch, assignment.rank)
+        for assignment in assignments
+        for batch in range(assignment.batches(samples))
+        for position in assignment.positions(batch, samples)
     ]
-    assert sorted(position for position, _, _ in places) == list(range(deals[0].dealt(samples)))
+    assert sorted(position for position, _, _ in places) == list(range(assignments[0].assigned(samples)))
     for position, batch, rank in places:
-        assert [deal.batch_of(position) for deal in deals] == [batch if deal.rank == rank else None for deal in deals]
+        assert [assignment.batch_of(position) for assignment in assignments] == [
+            batch if assignment.rank == rank else None for assignment in assignments
+        ]
 
 
-@given(deals, st.integers(0, 60))
-def test_ranks_have_as_many_batches_and_those_of_one_process(deals, samples):
-    [one] = {Deal(deal.batch_size * deal.ranks, whole=deal.whole) for deal in deals}
-    assert {deal.batches(samples) for deal in deals} == {one.batches(samples)}
+@given(assignments, st.integers(0, 60))
+def test_ranks_have_as_many_batches_and_those_of_one_process(assignments, samples):
+    [one] = {
+        BatchAssignment(assignment.batch_size * assignment.ranks, whole=assignment.whole) for assignment in assignments
+    }
+    assert {assignment.batches(samples) for assignment in assignments} == {one.batches(samples)}
     for batch in range(one.batches(samples)):
-        parts = [[*deal.positions(batch, samples), *deal.filling(batch, samples)] for deal in deals]
+        parts = [
+            [*assignment.positions(batch, samples), *assignment.filling(batch, samples)] for assignment in assignments
+        ]
         together = list(itertools.chain(*parts))
         own = list(one.positions(batch, samples))
         assert together[: len(own)] == own
         assert not one.filling(batch, samples)
-        if len(deals) > 1:
-            assert {len(part) for part in parts} == {deals[0].batch_size}
-            end = deals[0].dealt(samples)
+        if len(assignments) > 1:
+            assert {len(part) for part in parts} == {assignments[0].batch_size}
+            end = assignments[0].assigned(samples)
             assert together[len(own) :] == [position % end for position in range(end, end + len(together) - len(own))]
 
 
-@given(deals, st.integers(0, 60))
-def test_what_is_left_out_does_not_fill_a_batch(deals, samples):
-    dealt = deals[0].dealt(samples)
-    assert samples - deals[0].whole < dealt <= samples
-    assert dealt % deals[0].whole == 0
+@given(assignments, st.integers(0, 60))
+def test_what_is_left_out_does_not_fill_a_batch(assignments, samples):
+    assigned = assignments[0].assigned(samples)
+    assert samples - assignments[0].whole < assigned <= samples
+    assert assigned % assignments[0].whole == 0
 
 
-@given(deals, st.lists(st.booleans(), min_size=1, max_size=40), st.booleans())
-def test_the_length_is_what_is_yielded(deals, hidden, of_hidden):
+@given(assignments, st.lists(st.booleans(), min_size=1, max_size=40), st.booleans())
+def test_the_length_is_what_is_yielded(assignments, hidden, of_hidden):
     stream = SampleStream([{"sample_id": i, "number": number_of(i)} for i in range(len(hidden))], "sample_id")
     stream.begin_epoch(0, torch.tensor(hidden))
-    for deal in deals:
-        dealt = stream.dealt(deal)
-        dealt = dealt.of_hidden() if of_hidden else dealt
-        assert dealt.samples == sum(shown == of_hidden for shown in hidden)
-        assert len(list(dealt)) == len(dealt)
-        assert len(list(DataLoader(dealt, batch_size=deal.batch_size, collate_fn=keep))) == dealt.deal.batches(
-            dealt.samples
-        )
+    for assignment in assignments:
+        assigned = stream.assigned(assignment)
+        assigned = assigned.of_hidden() if of_hidden else assigned
+        assert assigned.samples == sum(shown == of_hidden for shown in hidden)
+        assert len(list(assigned)) == len(assigned)
+        assert len(
+            list(DataLoader(assigned, batch_size=assignment.batch_size, collate_fn=keep))
+        ) == assigned.assignment.batches(assigned.samples)
 
 
 # ---- What comes through ----
@@ -233,12 +241,12 @@ def assert_dealt_out(dataset, epochs, ranks, workers, drops=False):
         whole, hidden = examples(dataset, epoch), some_hidden(epoch)
         assert sorted(sample_id for sample_id, _ in whole) == list(range(COUNT))
         for rank in range(ranks):
-            deal = Deal(BATCH, rank, ranks, whole=BATCH * ranks if drops else 1)
-            stream = make(dataset, shared=workers > 0).dealt(deal)
+            assignment = BatchAssignment(BATCH, rank, ranks, whole=BATCH * ranks if drops else 1)
+            stream = make(dataset, shared=workers > 0).assigned(assignment)
             stream.begin_epoch(epoch, hidden)
-            assert batches_of(load(stream, workers)) == expected_batches(whole, hidden, deal)
+            assert batches_of(load(stream, workers)) == expected_batches(whole, hidden, assignment)
             left = stream.of_hidden()
-            assert batches_of(load(left, workers)) == expected_batches(whole, ~hidden, left.deal)
+            assert batches_of(load(left, workers)) == expected_batches(whole, ~hidden, left.assignment)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -268,31 +276,31 @@ def test_every_kind_with_workers(kind, ranks, workers, drops):
 def test_persistent_workers_learn_what_is_hidden():
     dataset = STREAMS["shuffled, then mapped"]()
     whole = [examples(dataset, epoch) for epoch in range(4)]
-    stream = make(dataset, shared=True).dealt(Deal(BATCH, rank=1, ranks=2))
+    stream = make(dataset, shared=True).assigned(BatchAssignment(BATCH, rank=1, ranks=2))
     visible, left = (load(one, 2, persistent_workers=True) for one in (stream, stream.of_hidden()))
     for epoch, samples in enumerate(whole):
         hidden = some_hidden(epoch, share=0.2 * epoch)
         stream.begin_epoch(epoch, hidden)
-        assert batches_of(visible) == expected_batches(samples, hidden, stream.deal)
-        assert batches_of(left) == expected_batches(samples, ~hidden, stream.deal)
+        assert batches_of(visible) == expected_batches(samples, hidden, stream.assignment)
+        assert batches_of(left) == expected_batches(samples, ~hidden, stream.assignment)
     again = some_hidden(9)
     stream.hide_less(again)
-    assert batches_of(visible) == expected_batches(whole[-1], again, stream.deal)
+    assert batches_of(visible) == expected_batches(whole[-1], again, stream.assignment)
     stream.hide_nothing()
-    assert batches_of(visible) == expected_batches(whole[0], torch.zeros(COUNT, dtype=torch.bool), stream.deal)
+    assert batches_of(visible) == expected_batches(whole[0], torch.zeros(COUNT, dtype=torch.bool), stream.assignment)
 
 
 def test_spawned_workers():
-    stream = make(STREAMS["shuffled, then mapped"](), shared=True).dealt(Deal(BATCH))
+    stream = make(STREAMS["shuffled, then mapped"](), shared=True).assigned(BatchAssignment(BATCH))
     loader = load(stream, 1, multiprocessing_context="spawn", persistent_workers=True)
     for epoch in range(2):
         stream.begin_epoch(epoch, some_hidden(epoch))
         whole = examples(STREAMS["shuffled, then mapped"](), epoch)
-        assert batches_of(loader) == expected_batches(whole, some_hidden(epoch), stream.deal)
+        assert batches_of(loader) == expected_batches(whole, some_hidden(epoch), stream.assignment)
 
 
 def test_a_rank_that_is_sent_its_batches_makes_none():
-    stream = make(streamed().map(refuse)).dealt(Deal(BATCH, reads=0))
+    stream = make(streamed().map(refuse)).assigned(BatchAssignment(BATCH, reads=0))
     assert list(stream) == []
     assert len(stream) == COUNT
 
@@ -302,7 +310,7 @@ def refuse(example):
 
 
 def test_the_epoch_is_begun_once():
-    stream = make(streamed()).dealt(Deal(BATCH))
+    stream = make(streamed()).assigned(BatchAssignment(BATCH))
     stream.begin_epoch(3, some_hidden(), batches_done=2)
     stream.set_epoch(3)
     assert len(list(stream)) - len(made(stream)) == 2 * BATCH
@@ -342,11 +350,11 @@ def test_hidden_samples_are_not_mapped_and_no_other_twice(kind, tmp_path):
         filling = {False: 0, True: 0}
         made = {False: [], True: []}
         for rank, of_hidden in itertools.product(range(ranks), (False, True)):
-            stream = make(dataset).dealt(Deal(BATCH, rank, ranks))
+            stream = make(dataset).assigned(BatchAssignment(BATCH, rank, ranks))
             stream.begin_epoch(1, hidden)
             stream = stream.of_hidden() if of_hidden else stream
-            last = stream.deal.batches(stream.samples) - 1
-            filling[of_hidden] += len(stream.deal.filling(last, stream.samples))
+            last = stream.assignment.batches(stream.samples) - 1
+            filling[of_hidden] += len(stream.assignment.filling(last, stream.samples))
             given = [sample_id for sample_id, _ in stream]
             made[of_hidden] += noted(tmp_path)
             assert made[of_hidden][-len(set(given)) :] == sorted(set(numbers(given)))
@@ -358,9 +366,9 @@ def test_hidden_samples_are_not_mapped_and_no_other_twice(kind, tmp_path):
 
 def test_workers_map_nothing_twice(tmp_path):
     hidden = some_hidden()
-    stream = make(mapped("shuffled, then mapped", tmp_path), shared=True).dealt(Deal(BATCH))
+    stream = make(mapped("shuffled, then mapped", tmp_path), shared=True).assigned(BatchAssignment(BATCH))
     stream.begin_epoch(1, hidden)
-    assert len(list(load(stream, 3))) == stream.deal.batches(stream.samples)
+    assert len(list(load(stream, 3))) == stream.assignment.batches(stream.samples)
     assert noted(tmp_path) == numbers((~hidden).nonzero().flatten().tolist())
 
 
@@ -378,7 +386,7 @@ def test_hidden_images_are_not_decoded(shuffled, monkeypatch):
     dataset = dataset.to_iterable_dataset(num_shards=2)
     dataset = (dataset.shuffle(seed=1, buffer_size=5) if shuffled else dataset).map(brightness)
     hidden = some_hidden()
-    stream = make(dataset).dealt(Deal(BATCH))
+    stream = make(dataset).assigned(BatchAssignment(BATCH))
     stream.begin_epoch(0, hidden)
     for part, expected in ((stream, ~hidden), (stream.of_hidden(), hidden)):
         decoded.clear()
@@ -410,7 +418,9 @@ def test_iterating_leaves_the_stream_as_it_was():
 )
 def test_what_was_trained_on_is_not_made_again(done, ranks, workers, tmp_path):
     hidden = some_hidden()
-    stream = make(mapped("shuffled, then mapped", tmp_path), shared=workers > 0).dealt(Deal(BATCH, ranks - 1, ranks))
+    stream = make(mapped("shuffled, then mapped", tmp_path), shared=workers > 0).assigned(
+        BatchAssignment(BATCH, ranks - 1, ranks)
+    )
     stream.begin_epoch(1, hidden)
     whole = batches_of(load(stream))
     noted(tmp_path)
@@ -429,7 +439,7 @@ def test_what_was_trained_on_is_not_made_again(done, ranks, workers, tmp_path):
 
 
 def test_who_sends_batches_makes_the_first_ones_again(tmp_path):
-    stream = make(mapped("mapped", tmp_path)).dealt(Deal(BATCH, reads=2, again=2))
+    stream = make(mapped("mapped", tmp_path)).assigned(BatchAssignment(BATCH, reads=2, again=2))
     stream.begin_epoch(0, torch.zeros(COUNT, dtype=torch.bool), batches_done=3)
     samples = list(stream)
     missing = [place for place, sample in enumerate(samples) if not isinstance(sample, tuple)]
@@ -439,7 +449,7 @@ def test_who_sends_batches_makes_the_first_ones_again(tmp_path):
 
 def test_a_batch_of_skipped_samples_has_nothing_but_ids():
     collate = StreamCollator(torch.utils.data.default_collate, "sample_id", active=True)
-    stream = make(streamed()).dealt(Deal(BATCH))
+    stream = make(streamed()).assigned(BatchAssignment(BATCH))
     stream.begin_epoch(0, torch.zeros(COUNT, dtype=torch.bool), batches_done=1)
     first, second, *_ = DataLoader(stream, batch_size=BATCH, collate_fn=collate)
     assert {name: tuple(value.shape) for name, value in first.items()} == {"sample_id": (BATCH,)}
@@ -478,7 +488,7 @@ def test_a_length_that_is_not_known(dataset):
 
 
 def test_samples_in_the_place_of_others_are_told():
-    stream = make(streamed()).dealt(Deal(BATCH, ranks=2))
+    stream = make(streamed()).assigned(BatchAssignment(BATCH, ranks=2))
     hidden = some_hidden()
     stream.begin_epoch(4, hidden)
     visible = (~hidden).nonzero().flatten()
@@ -486,7 +496,7 @@ def test_samples_in_the_place_of_others_are_told():
     stream.require_distinct(len(visible) - 1, among(visible[1:]))  # the epoch was stopped
     with pytest.raises(ValueError, match=rf"epoch 4 .* {len(visible) - 1} diff.* instead of {len(visible)}.*seed"):
         stream.require_distinct(len(visible), among(visible[1:]))
-    dropping = stream.dealt(Deal(BATCH, whole=BATCH))
+    dropping = stream.assigned(BatchAssignment(BATCH, whole=BATCH))
     whole = len(visible) - len(visible) % BATCH
     dropping.require_distinct(whole, among(visible[:whole]))
 
@@ -567,8 +577,8 @@ def test_a_mistake_at_the_end_is_told_though_it_is_hidden():
         (with_ids(list(range(COUNT - 1))), "ended after 40"),
         (with_ids([*range(COUNT), 3]), "3 c"),
     ):
-        for deal in (Deal(BATCH), Deal(BATCH, rank=1, ranks=2)):
-            stream = make(dataset).dealt(deal)
+        for assignment in (BatchAssignment(BATCH), BatchAssignment(BATCH, rank=1, ranks=2)):
+            stream = make(dataset).assigned(assignment)
             stream.begin_epoch(0, hidden)
             with pytest.raises(ValueError, match=message):
                 list(load(stream))

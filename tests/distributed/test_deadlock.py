@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
-from hf_kakurenbo.distributed.barrier import RollCall
+from hf_kakurenbo.distributed.barrier import MonitoredBarrier
 from processes import run_ranks
 from toy import make_trainer, samples
 
@@ -62,7 +62,7 @@ def error(output_dir, flag=None, damaged=False):
 def test_a_rank_that_parts_from_the_others_is_told_so(tmp_path, flag):
     other, message = run_ranks(2, error, tmp_path, flag, timeout=180)
     place = "about to save a checkpoint" if flag == "should_save" else "at the end of epoch 1"
-    assert "The ranks have parted, and would wait for each other for ever" in message
+    assert "The ranks are out of sync and would wait for each other forever" in message
     assert f"Rank 1 is {place}, after 20 steps; rank 0 is in step 21." in message
     assert other, "the first rank ended as if nothing had been"
 
@@ -77,9 +77,9 @@ def test_an_error_on_one_rank_ends_the_others(tmp_path):
 def meet(_, places):
     """Meet once at the place of this rank, and bring home the message of the error, if any."""
     torch.distributed.init_process_group("gloo")
-    with RollCall() as roll_call:
+    with MonitoredBarrier() as barrier:
         try:
-            roll_call.meet(places[int(os.environ["RANK"])])
+            barrier.wait(places[int(os.environ["RANK"])])
         except RuntimeError as error:
             return str(error)
         finally:
@@ -99,10 +99,10 @@ def leave(_):
     """Meet where the second rank does not come, since it leaves with an error, and bring home the messages."""
     torch.distributed.init_process_group("gloo")
     try:
-        with RollCall() as roll_call:
+        with MonitoredBarrier() as barrier:
             if os.environ["RANK"] == "1":
                 raise OSError("the disk is gone")
-            roll_call.meet("here")
+            barrier.wait("here")
     except (OSError, RuntimeError) as error:
         time.sleep(12 if os.environ["RANK"] == "1" else 0)  # it lives on
         return str(error)

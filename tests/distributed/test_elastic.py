@@ -1,4 +1,4 @@
-"""A training that goes on with another number of processes: what it has left of the epoch it trains on once."""
+"""A training that continues with another number of processes: what it has left of the epoch it trains on once."""
 
 import itertools
 import math

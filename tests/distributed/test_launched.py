@@ -1,4 +1,4 @@
-"""Under a launcher: a killed worker, and the training goes on with as many processes or others; an error ends all."""
+"""Under a launcher: a killed worker, and the training continues with as many processes or others; an error ends all."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_a_killed_training_goes_on_with_other_processes(tmp_path, processes, the
         skip_where_ranks_cannot_resume()
     code, _ = launch(tmp_path, processes, "killed")
     assert code != 0
-    code, errors = launch(tmp_path, then, "goes on", run="second")
+    code, errors = launch(tmp_path, then, "continues", run="second")
     assert code == 0, errors
     assert (tmp_path / "done").read_text() == str(203 + 2 * len(VISIBLE))
     assert_each_once(noted(tmp_path, "first-0", 1), noted(tmp_path, "second-0", 1), saved_after(processes))

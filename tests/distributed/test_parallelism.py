@@ -367,13 +367,13 @@ def test_pytorch_without_torch_distributed(monkeypatch):
     spec = importlib.util.spec_from_file_location("hf_kakurenbo.distributed.once_more", barrier.__file__)
     once_more = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(once_more)
-    with once_more.RollCall() as roll_call:
-        roll_call.begin_step()
-        roll_call.meet("here")
+    with once_more.MonitoredBarrier() as monitored:
+        monitored.begin_step()
+        monitored.wait("here")
 
 
 def test_ranks_without_a_store_go_on_without_the_barrier(monkeypatch):
     monkeypatch.setattr(barrier, "world_size", lambda: 2)
     monkeypatch.setattr("torch.distributed.distributed_c10d._get_default_store", lambda: None)
-    with barrier.RollCall() as roll_call:
-        roll_call.meet("here")
+    with barrier.MonitoredBarrier() as monitored:
+        monitored.wait("here")

@@ -234,7 +234,7 @@ def test_the_refresh_does_not_hang(tmp_path, count, even_batches):
 def test_a_disagreement_raises_on_every_rank(tmp_path):
     messages = run_ranks(2, error, tmp_path, {"hiding_policy": "rank_dependent"})
     assert messages[0] == messages[1]
-    assert "drifted apart before epoch 1" in messages[0]
+    assert "out of sync before epoch 1" in messages[0]
     assert "digest of the visible set" in messages[0]
 
 
@@ -249,7 +249,7 @@ def test_another_order_raises_on_every_rank(tmp_path):
     options = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3}
     messages = run_ranks(2, error, tmp_path, options, RankDependentOrder)
     assert messages[0] == messages[1]
-    assert "drifted apart before epoch 1. digest of the order" in messages[0]
+    assert "out of sync before epoch 1. digest of the order" in messages[0]
 
 
 def test_uneven_batches_are_refused_at_construction(tmp_path):

@@ -311,7 +311,7 @@ def fake_load(**attributes):
 
 
 def test_a_release_that_moved_the_place(monkeypatch):
-    """The import goes on, with a warning that names the way out."""
+    """The import continues, with a warning that names the way out."""
     for attributes in ({}, {"dataset_module_factory": len}, {"DatasetModule": tuple}):
         monkeypatch.setitem(sys.modules, "datasets.load", fake_load(**attributes))
         with pytest.warns(UserWarning, match=r"does not work with the installed release.*Use hf_kakurenbo\.load_fdsl"):

@@ -283,7 +283,7 @@ def test_a_full_disk(tmp_path, storage, num_proc, monkeypatch):
 
     monkeypatch.setattr(formats, "written_beside", FullDisk)
     with pytest.raises(
-        OSError, match=r"The disk of .* is full.*make room, run the same again, and it goes on"
+        OSError, match=r"The disk of .* is full.*make room, run the same again, and it continues"
     ) as raised:
         render(load(), tmp_path / "out", storage, num_proc=num_proc, images_per_file=4)
     assert raised.value.errno == errno.ENOSPC
@@ -346,7 +346,7 @@ def end_the_process(image):
 def test_a_worker_that_is_ended_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "encode_png", end_the_process)
     with pytest.raises(
-        OSError, match=r"worker process was ended from outside.*with a smaller num_proc, and it goes on"
+        OSError, match=r"worker process was ended from outside.*with a smaller num_proc, and it continues"
     ):
         render(load(), tmp_path, num_proc=2, images_per_file=4)
 

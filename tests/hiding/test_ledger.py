@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_kakurenbo import SampleLedger, SampleStatistics
-from hf_kakurenbo.distributed.collectives import any_rank, gather_rows, require_agreement
+from hf_kakurenbo.distributed.collectives import any_rank, gather_rows, require_consistency
 from hf_kakurenbo.hiding import Measurements, Recorder, checkpoint
 from hf_kakurenbo.hiding.checkpoint import LEDGER_NAME, load_state, save_state
 from processes import run_ranks
@@ -129,15 +129,15 @@ def test_what_two_ranks_measured_is_the_same_on_both():
 
 def disagree_on_ranks(figure):
     rank = init_and_get_rank()
-    require_agreement({"samples": 5, "batches": 7}, torch.device("cpu"), "at first")
+    require_consistency({"samples": 5, "batches": 7}, torch.device("cpu"), "at first")
     with pytest.raises(RuntimeError) as raised:
-        require_agreement({"samples": 5, "batches": figure + rank}, torch.device("cpu"), "before epoch 3")
+        require_consistency({"samples": 5, "batches": figure + rank}, torch.device("cpu"), "before epoch 3")
     return str(raised.value)
 
 
 def test_a_disagreement_is_told_on_every_rank():
     for message in run_ranks(2, disagree_on_ranks, 7):
-        assert "drifted apart before epoch 3. batches: 7 on rank 0, 8 on rank 1. Give" in message
+        assert "out of sync before epoch 3. batches: 7 on rank 0, 8 on rank 1. Give" in message
         assert "samples" not in message.split("Give")[0]
 
 

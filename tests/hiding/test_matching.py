@@ -300,7 +300,7 @@ def test_together_or_one_by_one_is_the_same(labels, monkeypatch):
         gathered.append(recorder.gathered())
     for ids, figures in gathered:
         assert torch.equal(ids, torch.arange(32))
-        assert torch.equal(figures, gathered[0].figures)
+        assert torch.equal(figures, gathered[0].statistics)
 
 
 def test_what_waits_is_a_copy_and_keeps_its_place():

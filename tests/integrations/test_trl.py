@@ -21,7 +21,7 @@ KakurenboSFTTrainer, KakurenboSFTConfig = with_hiding(trl.SFTTrainer, trl.SFTCon
 
 
 def conversations(count=30):
-    """The completion goes on with the alphabet where the prompt stops."""
+    """The completion continues with the alphabet where the prompt stops."""
     letters = WORDS[3:]
     rows = [(place % 15, 3 + place % 4, 2 + place % 5) for place in range(count)]
     return datasets.Dataset.from_dict(

@@ -13,7 +13,7 @@ from toy import Classifier, LinearClassifier, arguments, make_trainer, samples, 
 SAMPLES, BATCH = 70, 16  # 5 updates an epoch
 
 
-def told(caplog):
+def reported(caplog):
     return [record.getMessage() for record in caplog.records if record.name == advice.__name__]
 
 
@@ -67,7 +67,7 @@ CASES = [
 @pytest.mark.parametrize("policy", ["none", *EAGER])
 def test_of_the_defaults_nothing_is_said(tmp_path, caplog, policy):
     make_trainer(tmp_path, hiding_policy=policy)
-    assert told(caplog) == []
+    assert reported(caplog) == []
 
 
 @pytest.mark.parametrize(("policy", "options"), CASES, ids=str)
@@ -76,11 +76,13 @@ def test_it_is_said_where_nothing_is_hidden_and_nowhere_else(tmp_path, caplog, p
     if policy not in ("kakurenbo", "random", "forgetting"):
         del options["max_hidden_fraction"]
     trainer = make_trainer(tmp_path, model=LinearClassifier, dataset=samples(SAMPLES), **options)
-    warnings = [warning for warning in told(caplog) if warning.startswith("Nothing will be hidden in this training (")]
+    warnings = [
+        warning for warning in reported(caplog) if warning.startswith("Nothing will be hidden in this training (")
+    ]
     trainer.train()
     assert bool(warnings) == (not trainer.ledger.times_hidden.any())
     assert len(warnings) <= 1
-    assert len([warning for warning in told(caplog) if warning.startswith("Nothing")]) == len(warnings)
+    assert len([warning for warning in reported(caplog) if warning.startswith("Nothing")]) == len(warnings)
 
 
 @pytest.mark.parametrize(
@@ -101,33 +103,33 @@ def test_it_is_said_where_nothing_is_hidden_and_nowhere_else(tmp_path, caplog, p
 )
 def test_it_says_why_and_what_to_set(tmp_path, caplog, options, message):
     make_trainer(tmp_path, dataset=samples(SAMPLES), **options)
-    [warning] = told(caplog)
+    [warning] = reported(caplog)
     assert re.search(message, warning)
 
 
 def test_plain_arguments_of_one_epoch_train_as_they_did(tmp_path, caplog):
     trainer = trained(tmp_path, num_train_epochs=1)
-    assert len(told(caplog)) == 1
+    assert len(reported(caplog)) == 1
     assert trainer.state.epoch == 1
     assert not trainer.ledger.times_hidden.any()
 
 
 def test_a_stream_is_as_long_as_it_says(tmp_path, caplog):
     make_trainer(tmp_path, dataset=streamed(), num_samples=203, max_steps=14)
-    assert told(caplog) == []
+    assert reported(caplog) == []
     make_trainer(tmp_path, dataset=streamed(), num_samples=203, max_steps=13)
-    assert ["max_steps=13, 13 in an epoch" in warning for warning in told(caplog)] == [True]
+    assert ["max_steps=13, 13 in an epoch" in warning for warning in reported(caplog)] == [True]
 
 
 def test_one_rank_says_it(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(advice, "rank", lambda: 1)
     make_trainer(tmp_path, num_train_epochs=1)
-    assert told(caplog) == []
+    assert reported(caplog) == []
 
 
 def test_of_a_policy_of_the_users_only_what_it_says_of_itself(tmp_path, caplog):
     make_trainer(tmp_path, num_train_epochs=1, hiding_policy="first_ids")  # it may hide in the first epoch
-    assert told(caplog) == []
+    assert reported(caplog) == []
 
 
 # ---- Options of another policy ----
@@ -148,22 +150,22 @@ def test_an_option_that_the_policy_does_not_take_is_named(tmp_path, caplog, poli
     takes, own = rows()[policy]  # as the documentation says
     taken = set(re.findall(r"`(\w+)`", takes)) & set(OTHER_VALUES)
     make_trainer(tmp_path, hiding_policy=policy, **OTHER_VALUES)
-    for warning in told(caplog):
+    for warning in reported(caplog):
         first, _, second = warning.partition(". It takes ")
         found = dict(re.findall(r"(\w+)=(\[.*?\]|[^,]+)", first.partition(" has ")[2]))
         assert found == {name: str(value) for name, value in OTHER_VALUES.items() if name not in taken}
         assert set(re.findall(r"\w+", second)) >= taken | set(re.findall(r"`(\w+)`", own))
-    assert len(told(caplog)) == (taken != set(OTHER_VALUES))
+    assert len(reported(caplog)) == (taken != set(OTHER_VALUES))
 
 
 def test_what_initial_pass_asks_for_is_no_option_of_another_policy(tmp_path, caplog):
     make_trainer(tmp_path, hiding_policy="forgetting", initial_pass=True, hiding_warmup_epochs=0)
-    assert told(caplog) == []
+    assert reported(caplog) == []
 
 
 def test_with_nothing_to_hide_nothing_is_said_of_the_options(tmp_path, caplog):
     make_trainer(tmp_path, hiding_policy="none", num_train_epochs=1, num_samples=3, **OTHER_VALUES)
-    assert told(caplog) == []
+    assert reported(caplog) == []
 
 
 # ---- A length beside a dataset that has one ----
@@ -173,11 +175,11 @@ def test_with_nothing_to_hide_nothing_is_said_of_the_options(tmp_path, caplog):
 def test_num_samples_of_a_map_style_dataset(tmp_path, caplog, count):
     trainer = make_trainer(tmp_path, num_samples=count)
     expected = f"num_samples={count} has no effect: .* has 203 samples. Leave it out; to train on fewer, select them"
-    assert [bool(re.search(expected, warning)) for warning in told(caplog)] == [True] * (count != 203)
+    assert [bool(re.search(expected, warning)) for warning in reported(caplog)] == [True] * (count != 203)
     assert len(trainer.train_dataset) == 203
 
 
 def test_a_trainer_without_a_training_dataset_is_told_nothing(tmp_path, caplog):
     args = arguments(tmp_path, num_train_epochs=1, num_samples=3, hiding_policy="coin", move_back=False)
     KakurenboTrainer(Classifier(), args, eval_dataset=samples(20))
-    assert told(caplog) == []
+    assert reported(caplog) == []

@@ -275,7 +275,7 @@ def test_ranks_exchange_what_they_measured(twins, blocks):
 
 def test_ranks_compare_what_they_are_about_to_do(twins):
     assert [collectives.any_rank(flag, DEVICE) for flag in (True, False)] == [True, False]
-    collectives.require_agreement({"batches": 2**40, "digest": -(2**63)}, DEVICE, "now")
+    collectives.require_consistency({"batches": 2**40, "digest": -(2**63)}, DEVICE, "now")
 
 
 # ---- Compiled models ----

@@ -29,7 +29,7 @@ HIDING = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3, "model": Lin
 def assert_arrives(plain, hiding):
     assert hiding.ledger.num_hidden == 60
     assert len(hiding.watch.rates) < len(plain.watch.rates)
-    # What is left in the optimizer, for whoever goes on from there.
+    # What is left in the optimizer, for whoever continues from there.
     rates = [[group["lr"] for group in trainer.optimizer.param_groups] for trainer in (hiding, plain)]
     assert rates[0] == pytest.approx(rates[1], rel=1e-9)
     assert hiding.lr_scheduler.scheduler.last_epoch == plain.lr_scheduler.last_epoch

@@ -1,4 +1,4 @@
-"""Told to end (SIGTERM), a training saves at the end of an update, and goes on from there as if nothing had been."""
+"""Told to end (SIGTERM), a training saves at the end of an update, and continues from there as if nothing had been."""
 
 import inspect
 import os
@@ -36,8 +36,8 @@ class Preemption(TrainerCallback):
 
 def outcome(output_dir, options, event=None, on_rank=0, resume_from_checkpoint=None):
     """Train, perhaps to the signal, and bring home what the tests look at."""
-    is_told = event is not None and int(os.environ.get("RANK", "0")) == on_rank
-    trainer_options = {"callbacks": [Preemption(event, 14)] if is_told else [], "eval_dataset": samples(40, seed=5)}
+    preempted = event is not None and int(os.environ.get("RANK", "0")) == on_rank
+    trainer_options = {"callbacks": [Preemption(event, 14)] if preempted else [], "eval_dataset": samples(40, seed=5)}
     trainer = make_trainer(output_dir, trainer_options=trainer_options, **{**TRAINING, **options})
     callbacks = trainer.callback_handler.callbacks
     [callback] = [callback for callback in callbacks if isinstance(callback, JITCheckpointCallback)]
@@ -73,14 +73,16 @@ def saved_in(folder):
 )
 def test_told_to_end_and_resumed_is_never_told(tmp_path, event, options):
     _, whole = run(outcome, tmp_path / "whole", options)
-    code, told = run(outcome, tmp_path / "told", options, event)
+    code, preempted = run(outcome, tmp_path / "preempted", options, event)
     assert code == 0
-    assert 14 <= told["step"] < whole["step"]
-    assert told["handler"] == signal.SIG_DFL
-    checkpoint = saved_in(tmp_path / "told")[-1]
-    assert checkpoint.name == f"checkpoint-{told['step']}"
-    assert told["evaluations"] == (told["step"] * whole["evaluations"]) // whole["step"], "evaluated when told to end"
-    _, resumed = run(outcome, tmp_path / "told", options, None, 0, True)
+    assert 14 <= preempted["step"] < whole["step"]
+    assert preempted["handler"] == signal.SIG_DFL
+    checkpoint = saved_in(tmp_path / "preempted")[-1]
+    assert checkpoint.name == f"checkpoint-{preempted['step']}"
+    assert preempted["evaluations"] == (preempted["step"] * whole["evaluations"]) // whole["step"], (
+        "evaluated when preempted to end"
+    )
+    _, resumed = run(outcome, tmp_path / "preempted", options, None, 0, True)
     assert whole["ledger"]["times_hidden"].sum() > 20, "too little was hidden to compare"
     for name in ("weights", "ledger"):
         assert same_tensors(resumed[name], whole[name])
@@ -92,11 +94,11 @@ def test_told_to_end_and_resumed_is_never_told(tmp_path, event, options):
 def test_told_on_one_rank_all_ranks_save_and_end_at_the_same_update(tmp_path, on_rank):
     options = {"save_strategy": "no", "per_device_train_batch_size": 4}
     whole = run_ranks(2, outcome, tmp_path / "whole", options)
-    told = run_ranks(2, outcome, tmp_path / "told", options, "on_step_end", on_rank, timeout=180)
-    assert told[0]["step"] == told[1]["step"] < whole[0]["step"]
-    assert [folder.name for folder in saved_in(tmp_path / "told")] == [f"checkpoint-{told[0]['step']}"]
+    preempted = run_ranks(2, outcome, tmp_path / "preempted", options, "on_step_end", on_rank, timeout=180)
+    assert preempted[0]["step"] == preempted[1]["step"] < whole[0]["step"]
+    assert [folder.name for folder in saved_in(tmp_path / "preempted")] == [f"checkpoint-{preempted[0]['step']}"]
     skip_where_ranks_cannot_resume()
-    resumed = run_ranks(2, outcome, tmp_path / "told", options, None, 0, True)
+    resumed = run_ranks(2, outcome, tmp_path / "preempted", options, None, 0, True)
     for rank in range(2):
         for name in ("weights", "ledger"):
             assert same_tensors(resumed[rank][name], whole[rank][name])

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from test_resumed_training import COUNT, EPOCHS, FULL, MID_EPOCH, OPTIONS, Saving, aged, told
+from test_resumed_training import COUNT, EPOCHS, FULL, MID_EPOCH, OPTIONS, Saving, aged, reported
 
-from hf_kakurenbo.data.sources import Choice, Interruption
+from hf_kakurenbo.data.sources import Choice, PartialEpoch
 from stream_toy import ImageClassifier, NotingTrainer, images, order_of, rows, streamed
 from toy import make_trainer, same_tensors, same_weights
 
@@ -110,9 +110,10 @@ def test_a_stream_that_becomes_a_table(saved, tmp_path, caplog, step):
         return
     resumed = train(tmp_path, MAP_STYLE, checkpoint, **options)
     assert (
-        f"It was not checked that the training dataset has the rows that {checkpoint} was saved with" in told(caplog)[0]
+        f"It was not checked that the training dataset has the rows that {checkpoint} was saved with"
+        in reported(caplog)[0]
     )
-    assert "num_samples: 203 -> None" in told(caplog)[-1]
+    assert "num_samples: 203 -> None" in reported(caplog)[-1]
     assert sorted(itertools.chain(*resumed.batches[1])) == list(range(60, COUNT))
 
 
@@ -138,9 +139,9 @@ def test_what_a_stream_is_loaded_by_is_compared(tmp_path, caplog):
     train(tmp_path, from_the_hub("train"), trainer=Saving)
     checkpoint = tmp_path / f"checkpoint-{FULL}"
     train(tmp_path / "same", from_the_hub("train"), checkpoint)
-    assert told(caplog) == []
+    assert reported(caplog) == []
     train(tmp_path / "other", from_the_hub("test"), checkpoint)
-    assert told(caplog) == [
+    assert reported(caplog) == [
         f"It was not checked that the training dataset has the rows that {checkpoint} was saved with: those of a "
         "stream cannot be had by number (imdb plain train -> imdb plain test)."
     ]
@@ -150,8 +151,8 @@ def test_only_visible_samples_have_a_place_in_an_interrupted_order():
     wanted, trained = [True, False, True, True], [True, False, True, False]
 
     def choose(order):
-        interruption = Interruption(1, np.array(trained), "checkpoint-9")
-        choice = Choice("id", np.array(wanted), lambda position: position >= 2, interruption=interruption)
+        partial_epoch = PartialEpoch(1, np.array(trained), "checkpoint-9")
+        choice = Choice("id", np.array(wanted), lambda position: position >= 2, partial_epoch=partial_epoch)
         return [sample for sample in order if choice({"id": sample})]
 
     assert choose([1, 2, 0, 3]) == [3]

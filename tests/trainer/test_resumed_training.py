@@ -84,7 +84,7 @@ def saved(tmp_path_factory):
     return of
 
 
-def told(caplog):
+def reported(caplog):
     """What the library has warned of."""
     return [record.getMessage() for record in caplog.records if record.name.startswith(LOGGER)]
 
@@ -116,7 +116,7 @@ EVERY_KIND = {
 def test_with_nothing_changed_nothing_is_said(saved, tmp_path, caplog, kind, step):
     whole, folder = saved(EVERY_KIND[kind]())
     resumed = train(tmp_path, folder / f"checkpoint-{step}", dataset=EVERY_KIND[kind]())
-    assert told(caplog) == []
+    assert reported(caplog) == []
     assert same_weights(resumed, whole)
     assert same_tensors(resumed.ledger.state_dict(), whole.ledger.state_dict())
 
@@ -184,7 +184,7 @@ def test_the_same_rows_with_other_values_are_reported(saved, tmp_path, caplog):
     _, folder = saved(named, **options, **collate)
     halved = named.map(lambda row: {"x": row["x"] / 2})
     resumed = train(tmp_path, folder / f"checkpoint-{MID_EPOCH}", dataset=halved, **options, **collate)
-    assert told(caplog) == [
+    assert reported(caplog) == [
         f"The rows are those that {folder / f'checkpoint-{MID_EPOCH}'} was saved with, but with other values of 'x'."
     ]
     assert resumed.state.epoch == EPOCHS
@@ -210,7 +210,7 @@ def test_rows_that_cannot_be_compared_are_reported(saved, tmp_path, caplog):
     whole, folder = saved(Computed())
     checkpoint = folder / f"checkpoint-{MID_EPOCH}"
     resumed = train(tmp_path, checkpoint, dataset=Computed())
-    assert told(caplog) == [
+    assert reported(caplog) == [
         f"It was not checked that the training dataset has the rows that {checkpoint} was saved with: those of "
         "Computed are made when they are asked for. Give it a string attribute `rows_fingerprint` that says which they "
         "are."
@@ -221,7 +221,7 @@ def test_rows_that_cannot_be_compared_are_reported(saved, tmp_path, caplog):
     checkpoint = folder / f"checkpoint-{MID_EPOCH}"
     assert "'rows_fingerprint'" in refused(tmp_path, checkpoint, dataset=Fingerprinted("of 2026"))
     train(tmp_path, checkpoint, dataset=Fingerprinted("of 2025"))
-    assert told(caplog) == []
+    assert reported(caplog) == []
 
 
 class Caching(Computed):
@@ -244,7 +244,7 @@ def test_what_a_training_changes_in_its_dataset_is_not_held_against_it(saved, tm
     assert min(dataset.times) > 0
     resumed = train(tmp_path, folder / f"checkpoint-{MID_EPOCH}", dataset=dataset)
     fresh = train(tmp_path, folder / f"checkpoint-{MID_EPOCH}", dataset=Caching())
-    assert told(caplog) == []
+    assert reported(caplog) == []
     assert same_weights(resumed, whole)
     assert same_weights(fresh, whole)
     other = Caching()
@@ -301,7 +301,7 @@ OTHER_ORDERS = {
         {"trainer": WithOwnSampler},
         {},
         "No option has changed, so Own does not draw the same order from the same states of the random generators: let "
-        "it follow from the epoch that its `set_epoch` is told.",
+        "it follow from the epoch that its `set_epoch` is reported.",
     ),
     "groups": (
         {
@@ -350,7 +350,7 @@ def test_another_order_after_an_epoch_is_reported(saved, tmp_path, caplog, kind,
     checkpoint = folder / f"checkpoint-{step}"
     resumed = train(tmp_path, checkpoint, **{**options, **arguments_of(changed)})
     change = cause.removeprefix("What has changed since: ").removesuffix(".")
-    assert told(caplog) == [f"Resuming {checkpoint} with other options than it was saved with: {change}."]
+    assert reported(caplog) == [f"Resuming {checkpoint} with other options than it was saved with: {change}."]
     visible = list(range(60, COUNT))
     for epoch in range(1 + (step == SECOND_EPOCH), EPOCHS):
         trained = list(itertools.chain(*resumed.batches[epoch]))
@@ -366,7 +366,7 @@ def test_other_options_are_reported_in_one_line_and_used(saved, tmp_path, caplog
     checkpoint = folder / f"checkpoint-{MID_EPOCH}"
     options = {"max_hidden_fraction": 0.1, "num_train_epochs": 4, "lr_compensation": False, "policy_options": "{}"}
     resumed = train(tmp_path, checkpoint, **options)
-    assert told(caplog) == [
+    assert reported(caplog) == [
         f"Resuming {checkpoint} with other options than it was saved with: max_hidden_fraction: 0.4 -> 0.1; "
         "lr_compensation: True -> False; num_train_epochs: 3 -> 4."
     ]
@@ -381,7 +381,7 @@ SCALE = COUNT / (COUNT - 60)  # of the learning rate, where 60 samples are hidde
 def test_max_steps_instead_of_epochs(saved, tmp_path, caplog):
     _, folder = saved()
     resumed = train(tmp_path, folder / f"checkpoint-{MID_EPOCH}", max_steps=15)
-    assert "max_steps: -1 -> 15" in told(caplog)[0]
+    assert "max_steps: -1 -> 15" in reported(caplog)[0]
     assert (resumed.state.global_step, resumed.state.max_steps) == (15, 15)
     trained = [len(list(itertools.chain(*resumed.batches[epoch]))) for epoch in (1, 2)]
     assert trained == [COUNT - 60 - 2 * 32, 3 * 32]
@@ -391,7 +391,7 @@ def test_max_steps_instead_of_epochs(saved, tmp_path, caplog):
 def test_epochs_instead_of_max_steps(saved, tmp_path, caplog):
     _, folder = saved(max_steps=16)
     resumed = train(tmp_path, folder / f"checkpoint-{SECOND_EPOCH}")
-    assert "max_steps: 16 -> -1" in told(caplog)[0]
+    assert "max_steps: 16 -> -1" in reported(caplog)[0]
     assert resumed.state.epoch == EPOCHS
     # One epoch of three is left: to within a step of a full epoch the rate falls from a third to 0.
     rates = [0.01 / 3 * (1 - update / LATER) * SCALE for update in range(LATER)]
@@ -403,7 +403,7 @@ def test_another_precision_of_the_ledger(saved, tmp_path, caplog):
     checkpoint = folder / f"checkpoint-{SECOND_EPOCH}"
     options = {"hiding_policy": "kakurenbo", "confidence_threshold": 0.3, "learning_rate": 0.05}
     resumed = train(tmp_path, checkpoint, ledger_precision="compact", **options)
-    assert "ledger_precision: auto -> compact." in told(caplog)[0]
+    assert "ledger_precision: auto -> compact." in reported(caplog)[0]
     assert whole.watch.hidden[-1].any()
     assert torch.equal(resumed.watch.hidden[0], whole.watch.hidden[-len(resumed.watch.hidden)])
 
@@ -451,7 +451,7 @@ def test_a_policy_that_decides_by_the_ledger_alone_may_take_over(saved, tmp_path
     _, folder = saved(hiding_policy=policy)
     checkpoint = folder / f"checkpoint-{MID_EPOCH}"
     resumed = train(tmp_path, checkpoint, hiding_policy="last_ids")
-    assert told(caplog) == [
+    assert reported(caplog) == [
         f"Resuming {checkpoint} with other options than it was saved with: hiding_policy: {policy} -> last_ids."
     ]
     # The interrupted epoch hides what it began with.
@@ -472,7 +472,7 @@ def test_a_policy_that_keeps_more_than_the_ledger_may_not(saved, tmp_path, step)
 def test_in_the_first_epoch_any_policy_may_take_over(saved, tmp_path, caplog):
     _, folder = saved()
     resumed = train(tmp_path, folder / f"checkpoint-{FIRST_EPOCH}", hiding_policy="noting")
-    assert "hiding_policy: first_ids -> noting" in told(caplog)[0]
+    assert "hiding_policy: first_ids -> noting" in reported(caplog)[0]
     assert resumed._training.run.policy.counts.tolist() == [EPOCHS] * COUNT
 
 
@@ -527,7 +527,7 @@ def test_an_epoch_that_a_plain_trainer_began_is_resumed_twice(tmp_path, caplog):
     train(tmp_path / "hiding", tmp_path / "plain" / "checkpoint-2", **steps)
     caplog.clear()
     resumed = train(tmp_path / "resumed", tmp_path / "hiding" / "checkpoint-4")
-    assert told(caplog) == []
+    assert reported(caplog) == []
     assert [len(batches) for batches in resumed.batches.values()] == [FULL - 4, LATER, LATER]
 
 
@@ -552,7 +552,7 @@ def aged(checkpoint, folder):
 def test_a_checkpoint_of_the_first_release_resumes_as_it_did(saved, tmp_path, caplog, step):
     whole, folder = saved()
     resumed = train(tmp_path / "resumed", aged(folder / f"checkpoint-{step}", tmp_path), max_hidden_fraction=0.3)
-    assert told(caplog) == []
+    assert reported(caplog) == []
     assert same_weights(resumed, whole)
     assert same_tensors(resumed.ledger.state_dict(), whole.ledger.state_dict())
 
@@ -568,7 +568,7 @@ def test_its_order_is_known_by_what_it_had_trained_on(saved, tmp_path, kind):
 
 
 def refusals_on_ranks(folder, checkpoint, cases):
-    """What each rank is told in each case."""
+    """What each rank is reported in each case."""
     messages = []
     for options in cases:
         options = {**OPTIONS, "per_device_train_batch_size": 16, **options}

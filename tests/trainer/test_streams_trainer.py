@@ -336,7 +336,7 @@ def test_no_samples_at_all(tmp_path):
 @pytest.mark.parametrize("make", [streamed, lambda: images(streaming=True)], ids=["with ids", "of images"])
 def test_shared_out_already(tmp_path, make):
     shared_out = split_dataset_by_node(make(), rank=0, world_size=2)
-    with pytest.raises(ValueError, match=r"shared out among ranks already \(`split_dataset_by_node`\).*Leave it whole"):
+    with pytest.raises(ValueError, match=r"sharded over ranks already \(`split_dataset_by_node`\).*Leave it whole"):
         make_trainer(tmp_path, dataset=shared_out, **COUNTED)
 
 

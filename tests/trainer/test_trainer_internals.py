@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, ProgressCallback
 
-from hf_kakurenbo.data import leave_whole
+from hf_kakurenbo.data import skip_sharding
 from hf_kakurenbo.trainer.checkpoints import is_marked_as_hiding, mark_as_hiding
 
 PARAMETERS = {
@@ -192,7 +192,7 @@ def test_a_stream_is_shared_out_by_a_wrapper_that_can_be_told_not_to():
         loader = prepared(split_batches=split, dispatch_batches=False)
         assert type(loader.dataset) is IterableDatasetShard
         assert loader.batch_size == size
-        assert len(leave_whole(loader).dataset) == len(list(loader.dataset)) == -(-10 // size) * size
+        assert len(skip_sharding(loader).dataset) == len(list(loader.dataset)) == -(-10 // size) * size
     assert type(prepared(dispatch_batches=True, put_on_device=True).dataset) is Numbers
     assert type(prepare_data_loader(DataLoader(Numbers()), torch.device("cpu"), 1, 0).dataset) is Numbers
 

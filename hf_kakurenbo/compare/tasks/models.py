@@ -23,7 +23,7 @@ class AugmentingResNetForImageClassification(ResNetForImageClassification):
     """A ResNet that moves and mirrors the images that it is trained on.
 
     All images of a batch are moved and mirrored in the same way. In evaluation mode images stay as they are: a refresh
-    of hidden samples looks at unaugmented images, while what is recorded in training is of augmented ones.
+    of hidden samples measures unaugmented images, while what is recorded in training is of augmented ones.
     """
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **options: Any) -> Any:

@@ -69,7 +69,7 @@ def images_from_formulas(
 # ---- Texts ----
 
 PACKAGES = ("asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest", "urllib", "xml")
-"""The packages of Python's standard library that `source_snippets` tells apart, by label."""
+"""The packages of Python's standard library that `source_snippets` classifies, by label."""
 
 SNIPPET_WORDS = 32
 """The words of a snippet; a shorter one is padded."""

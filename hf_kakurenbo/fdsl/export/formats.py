@@ -23,7 +23,7 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 @dataclass(frozen=True)
 class Part:
-    """A share of the work: images with consecutive sample ids.
+    """A part of the work: images with consecutive sample ids.
 
     Args:
         number: which one.

@@ -31,7 +31,7 @@ from .jobs import WORKPLACE, claim_folder, describe_job
 IMAGES_PER_FILE = 1000
 """How many images a part has, unless said otherwise."""
 
-_WAY_ON = "What is written there is complete: make room, run the same again, and it goes on"
+_WAY_ON = "What is written there is complete: make room, run the same again, and it continues"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def render(
 ) -> int:
     """Write the images of a dataset into a folder, from which `datasets.load_dataset(folder)` reads them.
 
-    Killed anywhere, it goes on when called again with the same arguments, and what it leaves is, byte for byte, what
+    Killed anywhere, it continues when called again with the same arguments, and what it leaves is, byte for byte, what
     it would have left otherwise. Called again when all is done it does nothing.
 
     Args:
@@ -69,7 +69,7 @@ def render(
         format: `"imagefolder"` (`train/00000/00000_000000012.png`: the label and the sample id), `"parquet"`
             (`train/000000.parquet`, with the features of the dataset) or `"webdataset"` (`train/000000.tar`, a sample
             being `000000012.png` and `000000012.cls`).
-        shard: (i, n): do the i-th of n equal shares of the work, counted from 0.
+        shard: (i, n): do the i-th of n equal parts of the work, counted from 0.
         num_proc: how many processes draw and write.
         images_per_file: how many images a file has in the formats that pack them; for `"imagefolder"` the size of a
             unit of work.
@@ -80,7 +80,7 @@ def render(
 
     Raises:
         ValueError: an argument is out of range, or the folder holds something else, or another job.
-        OSError: writing failed; nothing half-written is left, and a further call goes on.
+        OSError: writing failed; nothing half-written is left, and a further call continues.
     """
     _check_arguments(format, shard, num_proc, images_per_file)
     target = Path(folder).absolute()
@@ -125,12 +125,12 @@ def _ended_workers_explained() -> Iterator[None]:
     except BrokenProcessPool as error:
         raise OSError(
             "A worker process was ended from outside, perhaps for want of memory. What is written is complete: run the "
-            "same again, with a smaller num_proc, and it goes on."
+            "same again, with a smaller num_proc, and it continues."
         ) from error
 
 
 def _do_parts(work: _Work, numbers: list[int], num_proc: int) -> Generator[tuple[int, int], None, None]:
-    """Yield (images visited, images written) as the work goes on."""
+    """Yield (images visited, images written) as the work continues."""
     if num_proc == 1 or len(numbers) < 2:
         for number in numbers:
             yield from _do_part(work, number)

@@ -68,9 +68,9 @@ class MapFamily(Family):
         if instance < PLANNED:
             factor, column = divmod(number - 1, self.coefficients)
             return Variation(column, self.factors[factor])
-        coefficient, share = uniforms(key, _OWN).tolist()
+        coefficient, fraction = uniforms(key, _OWN).tolist()
         low, high = min(self.factors), max(self.factors)
-        return Variation(whole_number(coefficient, 0, self.coefficients - 1), low + (high - low) * share)
+        return Variation(whole_number(coefficient, 0, self.coefficients - 1), low + (high - low) * fraction)
 
     def check_parameters(self, parameters: Parameters) -> None:
         """Raise a ValueError unless they are maps with probabilities whose points stay finite."""

@@ -24,7 +24,7 @@ _NEXT_TO_ONE = 0.9900498337491681
 
 @cache
 def _vertex_distribution() -> NDArray[np.float64]:
-    """The share of categories with at most 3, 4, …, 200 vertices."""
+    """The fraction of categories with at most 3, 4, …, 200 vertices."""
     weights = [1.0]
     while len(weights) <= _MOST_VERTICES - _FEWEST_VERTICES:
         weights.append(weights[-1] * _NEXT_TO_ONE)

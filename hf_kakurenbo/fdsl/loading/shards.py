@@ -1,4 +1,4 @@
-"""How a stream is cut into equal shards, which workers and ranks share out among themselves."""
+"""How a stream is cut into equal shards, which workers and ranks split among themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def count_shards(samples: int, at_most: int = DEFAULT_SHARDS) -> int:
     21,000,000 samples, 320 for 1,000,000, 480 for 60,000. So the shards are equal, which keeps the ranks of a
     distributed training in step, and are divided by as many of the usual numbers of ranks (2, 4, 6, 8, 16, …) as
     divide the samples. The largest divisor would not do: it is 1000 in all three examples, which 16 ranks cannot
-    share, and then each of them would draw every image.
+    divide, and then each of them would draw every image.
 
     Args:
         samples: at least 1.

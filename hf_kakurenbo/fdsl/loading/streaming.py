@@ -238,7 +238,7 @@ class FDSLStream(IterableDataset):
         *outer, images = one_to_one_chain(self._ex_iterable)
         chain = over_another_source(outer, ExamplesInHand(examples, images.features))
         in_hand = IterableDataset(chain, info=self._info, split=self._split, formatting=self._formatting)
-        # Not `iter(in_hand)`: in a worker it would look for shards to share out.
+        # Not `iter(in_hand)`: in a worker it would look for shards to distribute.
         prepared = in_hand._prepare_ex_iterable_for_iteration()
         prepared._init_state_dict()
         return [example for _, example in prepared]

@@ -17,7 +17,7 @@ def draw_without_replacement(
 ) -> np.ndarray:
     """A uniform random choice of `count` samples, in O(N) and without a permutation of all.
 
-    Each part of the ledger gets its share of the draws from the hypergeometric distribution, and chooses within.
+    Each part of the ledger gets its fraction of the draws from the hypergeometric distribution, and chooses within.
 
     Args:
         ledger: for its parts.

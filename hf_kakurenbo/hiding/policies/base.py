@@ -59,12 +59,12 @@ class HidingPolicy(ABC):
         Args:
             ledger: what is known about the samples; not to be changed.
             epoch: the index of the epoch that starts, from 0.
-            progress: the share of the training already done, in [0, 1).
+            progress: the fraction of the training already done, in [0, 1).
         """
 
     @abstractmethod
     def wants_refresh(self, epoch: int) -> bool:
-        """Whether the samples hidden in this epoch are looked at, forward only, at its end."""
+        """Whether the samples hidden in this epoch are refreshed, forward-only, at its end."""
 
     def most_hidden(self, draws: int, epoch: int, progress: float) -> int:
         """The most of an epoch's draws that may be hidden, where a sampler does not draw each sample once.
@@ -80,7 +80,7 @@ class HidingPolicy(ABC):
         return draws
 
     def to_refresh(self, ledger: SampleLedger, epoch: int) -> Tensor | None:
-        """Which of the hidden samples a refresh at the end of this epoch looks at; the others keep their figures.
+        """Which of the hidden samples a refresh at the end of this epoch measures; the others keep their statistics.
 
         Args:
             ledger: with what the epoch hid; not to be changed.
@@ -108,7 +108,7 @@ class HidingPolicy(ABC):
         """Learn what an epoch has trained, before its hidden samples are refreshed.
 
         Args:
-            ledger: with the figures of the epoch; not to be changed.
+            ledger: with the statistics of the epoch; not to be changed.
             trained: (N,) bool, the samples that went through a training step in the epoch; not to be changed.
             epoch: its index, from 0; −1 for a pass over all samples before the first epoch, in which each counts as
                 trained.
@@ -120,7 +120,7 @@ class HidingPolicy(ABC):
         return type(self).observe is not HidingPolicy.observe
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What `load_state_dict` needs to go on, per-sample tensors by name. Every checkpoint saves it."""
+        """What `load_state_dict` needs to continue, per-sample tensors by name. Every checkpoint saves it."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027 (optional)

@@ -23,7 +23,7 @@ class ForgettingPolicy(HidingPolicy):
     correctly count as forgotten infinitely often. Ties are broken at random.
 
     The paper counts over one whole training and starts another on what is left. Here one training does both: the
-    events of the first epochs count, and the training goes on with the rest. With `online`, as in the comparison of
+    events of the first epochs count, and the training continues with the rest. With `online`, as in the comparison of
     the KAKURENBO paper, the samples are chosen anew in each epoch and the hidden ones are refreshed, so that one that
     is forgotten while it is hidden can come back; what a refresh shows counts at the end of the next epoch.
     Both papers leave the learning rate as it is: `lr_compensation=False`.
@@ -33,7 +33,7 @@ class ForgettingPolicy(HidingPolicy):
 
     Args:
         max_hidden_fraction: F, in [0, 1).
-        prune_at: the share of the training after which samples are hidden, in (0, 1).
+        prune_at: the fraction of the training after which samples are hidden, in (0, 1).
         online: choose anew in each epoch, instead of once.
         seed: of the ties.
 
@@ -81,7 +81,7 @@ class ForgettingPolicy(HidingPolicy):
         return progress >= self.prune_at
 
     def wants_refresh(self, epoch: int) -> bool:
-        """Only online: what was pruned for good is not looked at again."""
+        """Only online: what was pruned for good is not measured again."""
         return self.online
 
     def observe(self, ledger: SampleLedger, trained: np.ndarray, epoch: int) -> None:
@@ -91,7 +91,7 @@ class ForgettingPolicy(HidingPolicy):
             self._was_correct = np.zeros(len(ledger), dtype=np.bool_)
             self._learned = np.zeros(len(ledger), dtype=np.bool_)
         for part in ledger.parts():
-            # A sample that went through the model neither to train nor to refresh has the figures that it had.
+            # A sample that went through the model neither to train nor to refresh has the statistics that it had.
             correct, events = ledger.correct_at(part), self._events[part]
             events += self._was_correct[part] & ~correct & (events < _NEVER_LEARNED - 1)
             self._was_correct[part] = correct

@@ -15,7 +15,7 @@ from .base import HidingPolicy, Selection, register_policy
 class InfoBatchPolicy(HidingPolicy):
     """Hide each sample of a lagging loss below the mean with probability r; those of them that stay weigh 1 / (1 − r).
 
-    So the expected sum of an epoch's gradients is that of all samples. In the last epochs, from a share delta of the
+    So the expected sum of an epoch's gradients is that of all samples. In the last epochs, from a fraction delta of the
     training on, all samples are trained on, each with weight 1. Since the weights stand for the hidden samples, the
     learning rate is not compensated, and nothing is refreshed: a hidden sample keeps the loss that it had.
     A sample whose loss is not finite is always trained on, with weight 1; the mean is over the others.

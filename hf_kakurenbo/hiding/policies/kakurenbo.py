@@ -33,7 +33,7 @@ class KakurenboPolicy(HidingPolicy):
 
     Args:
         max_hidden_fraction: F, in [0, 1).
-        fraction_milestones: shares of the training at which the next factor starts; see `HiddenFractionSchedule`.
+        fraction_milestones: fractions of the training at which the next factor starts; see `HiddenFractionSchedule`.
         fraction_factors: the factors of F.
         hiding_warmup_epochs: epochs at the start in which nothing is hidden.
         confidence_threshold: tau, in [0, 1].
@@ -41,7 +41,7 @@ class KakurenboPolicy(HidingPolicy):
         refresh_interval: the hidden samples are refreshed at the end of every so many epochs; 0 for never.
         max_consecutive_hidden: a sample that was not trained on for so many epochs, hidden in each of them, is shown in
             the next one, in 1..255; None for no such limit. It takes 1 byte a sample beside the ledger.
-        refreshed_fraction: the share of the hidden samples that a refresh looks at, in (0, 1], rounded up.
+        refreshed_fraction: the fraction of the hidden samples that a refresh measures, in (0, 1], rounded up.
         refresh_first: which these are: `"least_confident"`, those of least recorded confidence, ties broken by id; or
             `"random"`.
         seed: of what is random in it.
@@ -129,7 +129,7 @@ class KakurenboPolicy(HidingPolicy):
         return self.maximum_fraction.factor(epoch, progress) > 0
 
     def to_refresh(self, ledger: SampleLedger, epoch: int) -> Tensor | None:
-        """All hidden samples, or a share of them."""
+        """All hidden samples, or a fraction of them."""
         if self.refreshed_fraction == 1:
             return None
         count = math.ceil(Fraction(str(self.refreshed_fraction)) * ledger.num_hidden)
@@ -149,7 +149,7 @@ class KakurenboPolicy(HidingPolicy):
         return self.max_consecutive_hidden is not None
 
     def observe(self, ledger: SampleLedger, trained: np.ndarray, epoch: int) -> None:
-        """Count the epochs for which samples are hidden; of one that was shown but left out of a last batch, go on."""
+        """Count the epochs for which samples are hidden; one that was left out of a last batch counts on."""
         if self.max_consecutive_hidden is None:
             return
         if self._streak is None:

@@ -1,4 +1,4 @@
-"""Hide a random share: the control against which every policy that looks at the samples has to prove itself."""
+"""Hide a random fraction: the control against which every policy that measures the samples has to prove itself."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .base import HidingPolicy, Selection, register_policy
 class RandomPolicy(HidingPolicy):
     """Hide ⌊F_e·N⌋ samples, drawn uniformly and without replacement anew in each epoch.
 
-    F_e is KAKURENBO's (section 3.3), so that the same options hide at most the same share, whoever chooses. Nothing is
-    refreshed.
+    F_e is KAKURENBO's (section 3.3), so that the same options hide at most the same fraction, whoever chooses.
+    Nothing is refreshed.
 
     Args:
         max_hidden_fraction: F, in [0, 1).
-        fraction_milestones: shares of the training at which the next factor starts; see `HiddenFractionSchedule`.
+        fraction_milestones: fractions of the training at which the next factor starts; see `HiddenFractionSchedule`.
         fraction_factors: the factors of F.
         hiding_warmup_epochs: epochs at the start in which nothing is hidden.
         seed: of the draws.
@@ -61,5 +61,5 @@ class RandomPolicy(HidingPolicy):
         return self.fraction.factor(epoch, progress) > 0
 
     def wants_refresh(self, epoch: int) -> bool:
-        """Never: nobody would read the figures."""
+        """Never: nobody would read the statistics."""
         return False

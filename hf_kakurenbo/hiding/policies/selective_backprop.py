@@ -10,7 +10,7 @@ from ..options import is_due, require_epochs, require_number, require_refresh_in
 from ._random import generator
 from .base import HidingPolicy, Selection, register_policy
 
-# So many losses stand for all: the share of those below is off by 0.002 at most, as good as always.
+# So many losses stand for all: the fraction of those below is off by 0.002 at most, as good as always.
 _HISTORY = 2**16
 
 
@@ -18,8 +18,9 @@ _HISTORY = 2**16
 class SelectiveBackpropPolicy(HidingPolicy):
     """Train on a sample with the probability P = CDF(loss)^beta, else hide it.
 
-    CDF(x) is the share of the losses that are at most x. The paper takes it over the last losses seen (1,024 of them),
-    this policy over all lagging losses, or 65,536 drawn of more. With beta = 1 a half is trained on, with beta = 2 a
+    CDF(x) is the fraction of the losses that are at most x. The paper takes it over the last losses seen (1,024 of
+    them), this policy over all lagging losses, or 65,536 drawn of more. With beta = 1 a half is trained on, with beta =
+    2 a
     third: 1 / (1 + beta) of the samples.
 
     The paper decides batch by batch, after a forward pass over every sample. Here a sample is decided on once an epoch
@@ -61,11 +62,11 @@ class SelectiveBackpropPolicy(HidingPolicy):
         candidates = 0
         for part in ledger.parts():
             loss = ledger.loss_at(part)
-            share = np.searchsorted(history, loss, side="right") / len(history)
+            fraction = np.searchsorted(history, loss, side="right") / len(history)
             known = np.isfinite(loss)
             candidates += int(np.count_nonzero(known))
-            # The highest of the losses drawn has share 1, and no draw reaches 1: at least one sample stays.
-            hidden[part] = known & (random.random(len(loss)) >= share**self.beta)
+            # The highest of the losses drawn has fraction 1, and no draw reaches 1: at least one sample stays.
+            hidden[part] = known & (random.random(len(loss)) >= fraction**self.beta)
         return Selection(torch.from_numpy(hidden), candidates)
 
     def wants_refresh(self, epoch: int) -> bool:

@@ -34,14 +34,14 @@ class SpacedRepetitionPolicy(HidingPolicy):
     Args:
         confidence_threshold: tau, in [0, 1].
         max_interval: K, the longest interval, in 1..255 epochs; 1 hides nothing.
-        max_resting_fraction: at most this share is hidden, in [0, 1]; of more that rest, it is drawn at random. Without
-            the limit (1) more time is saved and accuracy lost, where the model soon knows most samples by heart
+        max_resting_fraction: at most this fraction is hidden, in [0, 1]; of more that rest, it is drawn at random.
+            Without the limit (1) more time is saved and accuracy lost, where the model has soon memorised most samples
             (docs/comparison.md).
         hiding_warmup_epochs: epochs at the start in which nothing is hidden; intervals grow in them already.
         seed: of the pauses.
         random_pause: False for a return after exactly I epochs.
         growing: False for I = K from the first time on that a sample is known.
-        refreshes: look at the resting samples, forward only, at the end of each epoch; one that is not known any more
+        refreshes: refresh the resting samples, forward-only, at the end of each epoch; one that is not known any more
             is due in the next epoch, with I = 1.
 
     Raises:

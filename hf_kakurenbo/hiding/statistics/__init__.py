@@ -1,7 +1,7 @@
 """Per-sample loss, correctness and confidence, from what a model returned.
 
 One function per kind of task, each from plain tensors to plain tensors, on the tensors' own device and without a
-synchronisation of it. The figures only rank the samples; the training loss is never touched by them.
+synchronisation of it. The statistics only rank the samples; the training loss is never touched by them.
 """
 
 from .base import IGNORE_INDEX, SampleStatistics, StatisticsFunction, describe

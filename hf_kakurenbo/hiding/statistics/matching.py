@@ -31,7 +31,7 @@ _SPAN_LABELS = ("start_positions", "end_positions")
 _NO_PREDICTIONS = ("loss", "hidden", "attention", "embed", "pooler", "state", "past_key", "mask")
 
 LOSS_TOLERANCE = 5e-3
-"""How far, as a share, the loss that a model returned may be from the one that a rule expects of it."""
+"""How far, as a fraction, the loss that a model returned may be from the one that a rule expects of it."""
 
 
 class Prediction(NamedTuple):
@@ -144,7 +144,7 @@ class StatisticsMatcher:
     Args:
         tasks: the tasks that the model may have been made for, names of [`TASKS`]; by default any.
         label_names: the names under which the batch may hold the labels; the first one present is used.
-        accuracy_threshold: the share of right tokens or pixels from which on a sample is correct, in [0, 1].
+        accuracy_threshold: the fraction of right tokens or pixels from which on a sample is correct, in [0, 1].
         ignore_index: one more label that is masked in a segmentation.
         fused: whether the model was asked for a fused loss, which computes no logits.
     """
@@ -342,7 +342,7 @@ def _likely_cause(logits: Tensor | None, labels: Any, fused: bool) -> str:
         return "\nThere are no logits among it: a fused loss computes none. Turn it off (`use_liger_kernel=False`)."
     if logits is None:
         return (
-            "\nThere are no predictions among it that could be told from the rest (`logits`, or one tensor beside the "
+            "\nThere are no predictions among it that could be recognised (`logits`, or one tensor beside the "
             "loss), so it does not say how well each sample is known."
         )
     if isinstance(labels, Tensor) and logits.ndim == 3 and labels.ndim == 2 and logits.shape[1] != labels.shape[1]:

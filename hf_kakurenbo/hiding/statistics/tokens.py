@@ -17,9 +17,9 @@ from torch.nn import functional
 from .base import IGNORE_INDEX, SampleStatistics, nothing_asked
 
 ACCURACY_THRESHOLD = 0.9
-"""The default share of right tokens, or pixels, from which on a sample counts as predicted correctly."""
+"""The default fraction of right tokens, or pixels, from which on a sample counts as predicted correctly."""
 
-# How many logits are looked at together. On a CPU a piece stays in the cache, twice as fast as a large one; a GPU wants
+# How many logits are reduced together. On a CPU a piece stays in the cache, twice as fast as a large one; a GPU wants
 # enough work for each kernel, and 32 MB are still below 1 % of the logits of 8 × 1,024 tokens of a large vocabulary.
 _PIECE_ON_CPU, _PIECE = 2**20, 2**23
 
@@ -33,20 +33,20 @@ def token_statistics(
     Args:
         logits: (B, T, V) floating point.
         labels: (B, T) integers in 0..V−1, or −100 for a masked token.
-        accuracy_threshold: the share of right tokens, in [0, 1], from which on a sample is correct.
+        accuracy_threshold: the fraction of right tokens, in [0, 1], from which on a sample is correct.
         shift: whether a label is predicted from the tokens before it, as in causal language modelling, so that the
             logits of a place belong to the label of the next one.
 
     Returns:
-        Of each sample, over the tokens that are not masked: mean cross entropy; whether the share of tokens for
+        Of each sample, over the tokens that are not masked: mean cross entropy; whether the fraction of tokens for
         which no class is more probable than the label reaches `accuracy_threshold`; mean of the largest softmax
         probability. A sample with every token masked was not asked anything: its loss is NaN, so it is never hidden,
         and it is not correct.
     """
     labels = shifted(labels) if shift else labels
     asked = _is_class(labels, logits.shape[-1], IGNORE_INDEX)
-    figures = _figures_by_row(logits.detach(), labels, asked)
-    return _mean_over(figures.sum(dim=2), asked.sum(dim=1), accuracy_threshold)
+    statistics = _statistics_by_row(logits.detach(), labels, asked)
+    return _mean_over(statistics.sum(dim=2), asked.sum(dim=1), accuracy_threshold)
 
 
 @torch.no_grad()
@@ -75,8 +75,8 @@ def flattened_token_statistics(
     if shift:
         labels, sample_of_token = shifted(labels), _sample_of_next_token(sample_of_token)
     asked = _is_class(labels, logits.shape[-1], IGNORE_INDEX) & (sample_of_token >= 0)
-    figures = _figures_by_row(logits.detach(), labels, asked)
-    return _mean_over(*_sums_by_sample(figures, asked, sample_of_token, num_samples), accuracy_threshold)
+    statistics = _statistics_by_row(logits.detach(), labels, asked)
+    return _mean_over(*_sums_by_sample(statistics, asked, sample_of_token, num_samples), accuracy_threshold)
 
 
 @torch.no_grad()
@@ -90,7 +90,7 @@ def scored_token_statistics(
     sample_of_token: Tensor | None = None,
     num_samples: int | None = None,
 ) -> SampleStatistics:
-    """[`token_statistics`] of causal language modelling where no logits were built, only the figures of each token.
+    """[`token_statistics`] of causal language modelling where no logits were built, only the statistics of each token.
 
     Args:
         log_probabilities: (B, T − 1) floating point, of the label that each token but the last predicts.
@@ -107,13 +107,13 @@ def scored_token_statistics(
         is known, exp(−entropy), so the sample is hidden at most as easily.
     """
     log_confidence = torch.where(right, log_probabilities.detach(), -entropy.detach())
-    figures = torch.stack([-log_probabilities.detach(), right, log_confidence.exp()]).float()
+    statistics = torch.stack([-log_probabilities.detach(), right, log_confidence.exp()]).float()
     if sample_of_token is not None and num_samples is not None:
         sample_of_token = _sample_of_next_token(sample_of_token)[:-1]
         asked = asked & (sample_of_token >= 0)
-        sums, counts = _sums_by_sample(figures, asked, sample_of_token, num_samples)
+        sums, counts = _sums_by_sample(statistics, asked, sample_of_token, num_samples)
         return _mean_over(sums, counts, accuracy_threshold)
-    return _mean_over(figures.masked_fill(~asked, 0.0).sum(dim=2), asked.sum(dim=1), accuracy_threshold)
+    return _mean_over(statistics.masked_fill(~asked, 0.0).sum(dim=2), asked.sum(dim=1), accuracy_threshold)
 
 
 @torch.no_grad()
@@ -130,7 +130,7 @@ def segmentation_statistics(
         logits: (B, C, h, w) floating point; resized to the labels as Transformers does it (bilinear) where they differ.
             One class alone, C = 1, is one question with the answers yes (1) and no (0).
         labels: (B, H, W) integers in 0..C−1; −100, `ignore_index` and what is no class is masked.
-        accuracy_threshold: the share of right pixels, in [0, 1], from which on a sample is correct.
+        accuracy_threshold: the fraction of right pixels, in [0, 1], from which on a sample is correct.
         ignore_index: one more label that is masked: 255 in Transformers' models.
 
     Returns:
@@ -141,7 +141,7 @@ def segmentation_statistics(
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
     asked = _is_class(labels, logits.shape[1], ignore_index)
     sums = [
-        _figures_of_image(image, image_labels, image_asked).sum(dim=1)
+        _statistics_of_image(image, image_labels, image_asked).sum(dim=1)
         for image, image_labels, image_asked in zip(logits, labels, asked, strict=True)
     ]
     return _mean_over(torch.stack(sums, dim=1), asked.flatten(1).sum(dim=1), accuracy_threshold)
@@ -163,10 +163,13 @@ def _sample_of_next_token(sample_of_token: Tensor) -> Tensor:
     return following.masked_fill(following != sample_of_token, -1)
 
 
-def _sums_by_sample(figures: Tensor, asked: Tensor, sample_of_token: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
-    """Sums (3, B) of the figures (3, 1, T) of one row over the tokens of each sample, and how many were asked (B,)."""
+def _sums_by_sample(
+    statistics: Tensor, asked: Tensor, sample_of_token: Tensor, num_samples: int
+) -> tuple[Tensor, Tensor]:
+    """Sums (3, B) of statistics (3, 1, T) of one row over the tokens of each sample, and how many were asked (B,)."""
     sample, asked = sample_of_token.clamp(min=0), asked[0]
-    sums = figures.new_zeros(3, num_samples).index_add_(1, sample, figures[:, 0].masked_fill(~asked, 0.0))
+    masked = statistics[:, 0].masked_fill(~asked, 0.0)
+    sums = statistics.new_zeros(3, num_samples).index_add_(1, sample, masked)
     counts = torch.zeros(num_samples, dtype=torch.int64, device=asked.device).index_add_(0, sample, asked.long())
     return sums, counts
 
@@ -174,38 +177,38 @@ def _sums_by_sample(figures: Tensor, asked: Tensor, sample_of_token: Tensor, num
 def _mean_over(sums: Tensor, counts: Tensor, accuracy_threshold: float) -> SampleStatistics:
     """Statistics from the sums (3, B) of loss, right answers and confidence over the questions of each sample."""
     loss, accuracy, confidence = sums / counts.clamp(min=1)
-    # A share such as 0.9 of ten tokens must not be missed by the rounding of the threshold.
+    # A fraction such as 0.9 of ten tokens must not be missed by the rounding of the threshold.
     correct = accuracy >= accuracy_threshold - 1e-6
     return nothing_asked(SampleStatistics(loss, correct, confidence), counts > 0)
 
 
-def _figures_by_row(logits: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+def _statistics_by_row(logits: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
     """Loss, rightness and confidence (3, B, T) of each token, 0 where nothing was asked; logits (B, T, V)."""
     shape = labels.shape
     labels, asked = labels.reshape(-1), asked.reshape(-1)
-    figures = torch.zeros(3, labels.numel(), device=logits.device)
+    statistics = torch.zeros(3, labels.numel(), device=logits.device)
     # A view that is not contiguous cannot be flattened without a copy of it all; sample by sample it can.
     blocks = [logits.reshape(-1, logits.shape[-1])] if logits.is_contiguous() else list(logits)
     start = 0
     for block in blocks:
         end = start + block.shape[0]
-        _fill(figures[:, start:end], block, labels[start:end], asked[start:end])
+        _fill(statistics[:, start:end], block, labels[start:end], asked[start:end])
         start = end
-    return figures.reshape(3, *shape)
+    return statistics.reshape(3, *shape)
 
 
-def _fill(figures: Tensor, logits: Tensor, labels: Tensor, asked: Tensor) -> None:
-    """Write the figures (3, R) of rows of logits (R, V)."""
+def _fill(statistics: Tensor, logits: Tensor, labels: Tensor, asked: Tensor) -> None:
+    """Write the statistics (3, R) of rows of logits (R, V)."""
     size = _rows_in_a_piece(logits)
     if not _knows_its_rows(logits):
         safe_labels = labels.masked_fill(~asked, 0)
         for piece in _pieces(logits.shape[0], size):
-            figures[:, piece] = _figures(logits[piece], safe_labels[piece], dim=1).masked_fill(~asked[piece], 0.0)
+            statistics[:, piece] = _statistics(logits[piece], safe_labels[piece], dim=1).masked_fill(~asked[piece], 0.0)
         return
     # One row in seven asks for something in masked language modelling.
     for rows in torch.split(asked.nonzero().squeeze(1), size):
         if rows.numel():
-            figures[:, rows] = _figures(_pick(logits, rows), labels[rows], dim=1)
+            statistics[:, rows] = _statistics(_pick(logits, rows), labels[rows], dim=1)
 
 
 def _knows_its_rows(logits: Tensor) -> bool:
@@ -219,16 +222,16 @@ def _pick(logits: Tensor, rows: Tensor) -> Tensor:
     return logits[first:last] if last - first == rows.numel() else logits[rows]
 
 
-def _figures_of_image(logits: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+def _statistics_of_image(logits: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
     """Figures (3, pixels) of one image: logits (C, h, w), labels and asked (H, W)."""
     resized = logits.unsqueeze(0).float()
     if logits.shape[-2:] != labels.shape:
         resized = functional.interpolate(resized, size=labels.shape, mode="bilinear", align_corners=False)
-    figures = _figures(resized[0].flatten(1), labels.masked_fill(~asked, 0).flatten(), dim=0)
-    return figures.masked_fill(~asked.flatten(), 0.0)
+    statistics = _statistics(resized[0].flatten(1), labels.masked_fill(~asked, 0).flatten(), dim=0)
+    return statistics.masked_fill(~asked.flatten(), 0.0)
 
 
-def _figures(logits: Tensor, labels: Tensor, dim: int) -> Tensor:
+def _statistics(logits: Tensor, labels: Tensor, dim: int) -> Tensor:
     """Loss, rightness and confidence (3, R) of R questions with a label each; the classes of `logits` lie in `dim`."""
     log_probabilities = torch.log_softmax(logits, dim=dim, dtype=torch.float32)
     # Where the largest is would take as long to find as all probabilities; whether it is the label's, next to nothing.
