@@ -445,10 +445,16 @@ def test_ofdb_has_the_categories_of_the_fractal_families():
         )
 
 
-def test_the_one_instance_is_the_category_itself():
+def test_the_one_instance_is_the_published_one():
     family = find_family("ofdb2d")
-    leaf = family.draw_instance(category_parameters(family, 0, 0), 0, KEY)
-    assert (leaf.variation.factor, leaf.flip_columns, leaf.flip_rows) == (1.0, False, False)
+    parameters = category_parameters(family, 0, 0)
+    leaf = family.draw_instance(parameters, 0, KEY)
+    assert (leaf.variation, leaf.flip_columns, leaf.flip_rows) == ((0, 0.2), False, False)
+    assert leaf.pattern is None
+    other = family.draw_instance(parameters, 2**32, KEY)
+    expected = find_family("fractaldb").draw_instance(parameters, 2**32, KEY)
+    assert other.variation == expected.variation
+    assert other.pattern is None
 
 
 def test_the_twelve_views_go_once_around():

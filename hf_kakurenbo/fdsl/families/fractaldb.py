@@ -41,7 +41,7 @@ class FractalDB(MapFamily):
 
     A category: N ~ U{2..7} maps with coefficients a..f ~ U(−1, 1) and a probability proportional to |a·d − b·c|, kept
     if 100,000 points light at least 0.2 of an image of 512 × 512 with a margin of 6. An instance: one of the
-    coefficients of all maps × {0.2, 0.6, 1.4, 1.8}, or none; a flip; a random 3×3 patch that is drawn for each point.
+    coefficients of all maps × {0.2, 0.6, 1.4, 1.8}, or none; a flip; a random 3×3 pattern, drawn around each point.
     The first 1000 instances are the 25 variants × 4 flips × 10 patches of the published set, so ordered that the first
     25 are the variants and the first 100 those with each flip; in further ones the factor is U(0.2, 1.8).
     In colour point n has hue n / 128 of the circle at a saturation and value of 0.75, which is what the published

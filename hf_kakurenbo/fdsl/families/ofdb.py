@@ -9,23 +9,33 @@ from __future__ import annotations
 import numpy as np
 
 from ..family import Parameters
+from ..kernels.iterated_functions import Variation
+from ..kernels.plane import Leaf
 from ..kernels.space import Cloud, View
 from .exfractaldb import ExFractalDB
 from .fractaldb import FractalDB
 
 _VIEWS = 12
+# Of weights_0.4.csv.
+_PUBLISHED = Variation(0, 0.2)
 
 
 class OFDB2D(FractalDB):
-    """The categories of FractalDB; instance 0 is the category itself, without a variation or a flip.
+    """The categories of FractalDB; instance 0 has coefficient a of all maps multiplied by 0.2, and no flip.
 
-    As in the published program it is drawn with random 3×3 patches. Further instances, which those of validation are,
-    vary as FractalDB's.
+    That is the first row of the published program's table of weights, which is all that it draws. As there, each point
+    is a 3×3 patch with a random pattern of its own: one pattern in all of an image would tell its category by texture
+    alone. Further instances, which those of validation are, vary as FractalDB's.
     """
 
     name = "ofdb2d"
-    version = 1
+    version = 2
     categories_of = "fractaldb"
+
+    def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Leaf:
+        """Instance 0 is the published one; further ones vary."""
+        leaf = super().draw_instance(parameters, instance, key)._replace(pattern=None)
+        return leaf if instance else leaf._replace(variation=_PUBLISHED)
 
 
 class OFDB3D(ExFractalDB):

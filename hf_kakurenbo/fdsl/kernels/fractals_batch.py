@@ -25,8 +25,8 @@ from .iterated_functions import (
     choice_table,
     vary,
 )
-from .plane import GRAY, SHRINK, Leaf, margin_of
-from .points import HUES, PALETTE, mirrored
+from .plane import GRAY, SHRINK, Leaf, margin_of, pattern_key
+from .points import HUES, PALETTE, mirrored, pattern_bits
 from .random_tensors import keys_tensor, random_bits_tensor
 from .space import DISTANCE, FOCAL_LENGTH, NEAREST, WHITE, Cloud, camera_axes
 
@@ -163,6 +163,22 @@ def see(canvas: Tensor, patterns: Sequence[int] | None) -> Tensor:
     return torch.where(last == last_lit, last, 0)
 
 
+def see_own_patterns(canvas: Tensor, keys: Tensor, bits: Tensor) -> Tensor:
+    """What is seen of patches with a pattern of each point's own: as `points.cover_with_patches`, without the margin.
+
+    Args:
+        canvas: what `last_points` returned.
+        keys: of the patterns, int64, (images,).
+        bits: `points.pattern_bits` of each image, int64, (images, 9).
+    """
+    size = canvas.shape[1] - 2
+    windows = [canvas[:, row : row + size, column : column + size] for row in range(3) for column in range(3)]
+    last, place = torch.stack(windows).max(dim=0)
+    bit = bits.gather(1, place.flatten(1)).view_as(place)
+    lit = random_bits_tensor(keys.view(-1, 1, 1), last.long()) >> bit & 1
+    return torch.where(lit.bool(), last, 0)
+
+
 def develop_batch(seen: Tensor, finite: Tensor, color: bool, gray: int) -> Tensor:
     """The images, black without points: uint8, (images, 1 or 3, size, size).
 
@@ -206,8 +222,16 @@ def _draw_leaves(
     backwards = torch.tensor([[[leaf.flip_columns, not leaf.flip_rows]] for leaf in instances], device=device)
     places = torch.where(backwards, size - 1 - places, places)
     visible = ((places >= 0) & (places < size)).all(2)
-    patterns = [mirrored(leaf.pattern, leaf.flip_columns, leaf.flip_rows) for leaf in instances]
-    seen = see(last_points(places, visible, size), patterns if drawing.patches else None)
+    canvas = last_points(places, visible, size)
+    patterns = [leaf.pattern for leaf in instances]
+    if not drawing.patches:
+        seen = see(canvas, None)
+    elif None in patterns:
+        bits = torch.tensor([pattern_bits(leaf.flip_columns, leaf.flip_rows) for leaf in instances], device=device)
+        seen = see_own_patterns(canvas, keys_tensor([int(pattern_key(key)) for key in keys], device), bits)
+    else:
+        flipped = [mirrored(leaf.pattern or 0, leaf.flip_columns, leaf.flip_rows) for leaf in instances]
+        seen = see(canvas, flipped)
     return develop_batch(seen, orbits.finite, drawing.color, GRAY)
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from .drawing import Drawing, Image
 from .iterated_functions import Orbit, Variation, play_varied
-from .points import blank_canvas, develop, mirrored
+from .points import blank_canvas, cover_with_patches, develop, mirrored
+from .random_numbers import random_bits
 
 GRAY = 127
 # The margin, in pixels of an image of 512 × 512.
@@ -18,6 +19,8 @@ _MARGIN, _MARGIN_SIZE = 6, 512
 # Keeps the highest point within the last pixel.
 SHRINK = 1.0 - 2.0**-30
 _SMALLEST_SPAN = 1e-290
+# Of an orbit's random numbers, one that no orbit gets to.
+_PATTERNS = 2**62
 
 
 class Leaf(NamedTuple):
@@ -32,8 +35,8 @@ class Leaf(NamedTuple):
     """Left and right are exchanged."""
     flip_rows: bool
     """Top and bottom are exchanged."""
-    pattern: int
-    """Of the patches, in 1..511."""
+    pattern: int | None
+    """Of the patches, in 1..511; None for a random one of each point's own."""
 
 
 @njit(cache=True, nogil=True)
@@ -111,5 +114,14 @@ def draw_leaf(leaf: Leaf, drawing: Drawing, points: int, key: np.uint64) -> Imag
     canvas = blank_canvas(drawing.image_size)
     if orbit is not None:
         _put_points(canvas, orbit, margin_of(drawing.image_size), leaf.flip_columns, leaf.flip_rows)
-    pattern = mirrored(leaf.pattern, leaf.flip_columns, leaf.flip_rows) if drawing.patches else None
-    return develop(canvas, drawing, GRAY, pattern)
+    if not drawing.patches:
+        return develop(canvas, drawing, GRAY)
+    if leaf.pattern is None:
+        covered = cover_with_patches(canvas, pattern_key(key), leaf.flip_columns, leaf.flip_rows)
+        return develop(covered, drawing, GRAY)
+    return develop(canvas, drawing, GRAY, mirrored(leaf.pattern, leaf.flip_columns, leaf.flip_rows))
+
+
+def pattern_key(key: np.uint64) -> np.uint64:
+    """The key of the patterns of each point's own, from that of the orbit."""
+    return np.uint64(random_bits(key, _PATTERNS))

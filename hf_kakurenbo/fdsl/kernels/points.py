@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .drawing import LARGEST_IMAGE_SIZE, Drawing, Image
+from .random_numbers import random_bits
 
 PATTERNS = 512
 """How many patterns a patch has: of the 9 bits the highest is the upper left pixel, then row by row."""
@@ -144,6 +145,57 @@ def develop(canvas: NDArray[np.int32], drawing: Drawing, gray: int, pattern: int
     image = np.empty((size, size), dtype=np.uint8)
     _to_gray(canvas, lit, patches, np.uint8(gray), image)
     return image
+
+
+@njit(cache=True, nogil=True)
+def _last_row(
+    above: NDArray[np.int32], row: NDArray[np.int32], below: NDArray[np.int32], last: NDArray[np.int32]
+) -> None:
+    for k in range(len(last)):
+        upper = max(max(above[k], above[k + 1]), above[k + 2])
+        lower = max(max(below[k], below[k + 1]), below[k + 2])
+        last[k] = max(max(upper, lower), max(max(row[k], row[k + 1]), row[k + 2]))
+
+
+@njit(cache=True, nogil=True)
+def _cover(canvas: NDArray[np.int32], key: np.uint64, bits: NDArray[np.int64], covered: NDArray[np.int32]) -> None:
+    last = np.empty(len(canvas) - 2, dtype=np.int32)
+    for row in range(1, len(canvas) - 1):
+        _last_row(canvas[row - 1], canvas[row], canvas[row + 1], last)
+        for k in range(len(last)):
+            if last[k] == 0:
+                continue
+            place = 0
+            while canvas[row - 1 + place // 3, k + place % 3] != last[k]:
+                place += 1
+            lit = (random_bits(key, last[k]) >> np.uint64(bits[place])) & np.uint64(1)
+            # A patch covers what is below it also where it is dark.
+            covered[row, k + 1] = last[k] if lit else 0
+
+
+def cover_with_patches(canvas: NDArray[np.int32], key: np.uint64, columns: bool, rows: bool) -> NDArray[np.int32]:
+    """Draw around each point a 3×3 patch with a random pattern of its own, over those of the points before it.
+
+    Args:
+        canvas: for each pixel the number, from 1, of the last point on it, or 0; int32, (size + 2, size + 2).
+        key: point n has the pattern of the 9 lowest bits of random number n of it.
+        columns: the patterns have their columns in the opposite order.
+        rows: and their rows.
+
+    Returns:
+        The same for what is seen of the patches: a canvas for `develop` without a pattern.
+    """
+    covered = np.zeros_like(canvas)
+    _cover(canvas, key, np.array(pattern_bits(columns, rows)), covered)
+    return covered
+
+
+def pattern_bits(columns: bool, rows: bool) -> list[int]:
+    """Which bit of a pattern lights a pixel, by the place around it of the point: row by row from the upper left."""
+    return [
+        (place // 3 if not rows else 2 - place // 3) * 3 + (place % 3 if not columns else 2 - place % 3)
+        for place in range(9)
+    ]
 
 
 def mirrored(pattern: int, columns: bool, rows: bool) -> int:
