@@ -329,9 +329,7 @@ def test_a_script_that_every_process_would_run_again(tmp_path):
         f"compare([TOY], [NO_HIDING], [0, 1], {str(tmp_path / 'out')!r}, processes=2)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1
     assert "ended by itself (exit code 1): its error stands above." in last
@@ -400,7 +398,7 @@ def test_the_processes_of_a_killed_command_end_too(tmp_path, monkeypatch):
     running = command("--out", tmp_path / "out", "--task", "compare_toy:STUCK", "--method", "kakurenbo")
     running.stderr.readline()
     running.kill()
-    running.communicate(timeout=120)
+    running.communicate()
     require_ended(running.pid)
 
 
@@ -410,7 +408,7 @@ def test_ctrl_c_ends_the_command_and_keeps_what_was_trained(tmp_path, monkeypatc
     running = command("--out", out, "--task", "compare_toy:STUCK", "--method", "kakurenbo", "--method", "coin")
     said = [running.stderr.readline() for _ in range(2)]
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the processes that it started too
-    printed, rest = running.communicate(timeout=120)
+    printed, rest = running.communicate()
     assert (running.returncode, printed) == (130, "")
     assert rest.splitlines()[-1] == "Interrupted. What was trained is kept; the same command goes on."
     assert "Traceback" not in rest

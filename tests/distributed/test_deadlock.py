@@ -60,7 +60,7 @@ def error(output_dir, flag=None, damaged=False):
     ],
 )
 def test_a_rank_that_parts_from_the_others_is_told_so(tmp_path, flag):
-    other, message = run_ranks(2, error, tmp_path, flag, timeout=180)
+    other, message = run_ranks(2, error, tmp_path, flag)
     place = "about to save a checkpoint" if flag == "should_save" else "at the end of epoch 1"
     assert "The ranks are out of sync and would wait for each other forever" in message
     assert f"Rank 1 is {place}, after 20 steps; rank 0 is in step 21." in message
@@ -69,7 +69,7 @@ def test_a_rank_that_parts_from_the_others_is_told_so(tmp_path, flag):
 
 @pytest.mark.wide
 def test_an_error_on_one_rank_ends_the_others(tmp_path):
-    other, message = run_ranks(2, error, tmp_path, None, True, timeout=180)
+    other, message = run_ranks(2, error, tmp_path, None, True)
     assert message == "the disk is gone"
     assert other, "the first rank ended as if nothing had been"
 
@@ -88,8 +88,8 @@ def meet(_, places):
 
 
 def test_ranks_that_come_to_different_places_are_told_so(tmp_path):
-    assert run_ranks(2, meet, tmp_path, ["here", "here"], timeout=180) == [None, None]
-    first, second = run_ranks(2, meet, tmp_path, ["here", "there"], timeout=180)
+    assert run_ranks(2, meet, tmp_path, ["here", "here"]) == [None, None]
+    first, second = run_ranks(2, meet, tmp_path, ["here", "there"])
     late, early = (second, first) if "another rank" in second else (first, second)
     assert {place for place in ("here", "there") if f"is {place}, after 0 steps" in late} == {"here", "there"}
     assert early, "who came first went on alone"
@@ -110,5 +110,5 @@ def leave(_):
 
 @pytest.mark.wide
 def test_a_rank_that_has_left_is_not_waited_for(tmp_path):
-    first, _ = run_ranks(2, leave, tmp_path, timeout=180)
+    first, _ = run_ranks(2, leave, tmp_path)
     assert "Rank 0 is here, after 0 steps; rank 1 has left the training: OSError: the disk is gone." in first

@@ -59,7 +59,7 @@ def on(ranks, *args):
     """Train in so many processes; what came home from each."""
     if ranks > 1 and args[2:] and args[2] is not None:
         skip_where_ranks_cannot_resume()
-    return run_ranks(ranks, outcome, *args, timeout=120) if ranks > 1 else [outcome(*args)]
+    return run_ranks(ranks, outcome, *args) if ranks > 1 else [outcome(*args)]
 
 
 def together(ranks, epoch):

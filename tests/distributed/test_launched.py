@@ -24,7 +24,7 @@ def launch(folder, processes, what, restarts=0, run="first"):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
     # Else a restarted worker may read where those of the attempt before were to be found (PyTorch's issue 135712).
     environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     return done.returncode, done.stderr
 
 

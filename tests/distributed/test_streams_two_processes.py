@@ -137,9 +137,7 @@ def test_resumed_is_never_interrupted(tmp_path, kind, way):
     steps = sorted(int(folder.name.split("-")[1]) for folder in tmp_path.glob("checkpoint-*"))
     ends = set(itertools.accumulate(map(len, whole[0]["batches"].values())))
     step = next(step for step in steps[len(steps) // 2 :] if step not in ends)
-    resumed = run_ranks(
-        2, outcome, tmp_path / "resumed", kind, options, str(tmp_path / f"checkpoint-{step}"), timeout=60
-    )
+    resumed = run_ranks(2, outcome, tmp_path / "resumed", kind, options, str(tmp_path / f"checkpoint-{step}"))
     for rank in range(2):
         assert same_tensors(resumed[rank]["weights"], whole[rank]["weights"])
         assert same_tensors(resumed[rank]["ledger"], whole[rank]["ledger"])

@@ -166,7 +166,7 @@ EVERY_WAY = [
 def test_a_group_measures_what_a_whole_model_does_and_counts_once(tmp_path, way):
     folder, whole = save_whole(tmp_path, way)
     processes, sizes = WAYS[way]
-    ranks = run_ranks(processes, outcome, tmp_path, folder, way, {**FIRST, "learning_rate": 0.0}, timeout=120)
+    ranks = run_ranks(processes, outcome, tmp_path, folder, way, {**FIRST, "learning_rate": 0.0})
     # At a rate of 0 every loss is that of the model as it was, whether it was trained on last or refreshed.
     expected = losses_of(whole, texts(COUNT))
     group = sizes.get("tp_size", sizes.get("autotp_size", 1))
@@ -212,7 +212,7 @@ def test_groups_hide_what_one_process_does(tmp_path, way, batches):
     groups = processes // sizes.get("tp_size", sizes.get("autotp_size", 1))
     options["per_device_train_batch_size"] = 16 if batches else 16 // groups
     options["accelerator_config"] = batches
-    ranks = run_ranks(processes, outcome, tmp_path / "ranks", folder, way, options, timeout=120)
+    ranks = run_ranks(processes, outcome, tmp_path / "ranks", folder, way, options)
     assert sum(int(hidden.sum()) for hidden in one["hidden"]) > 20, "too little was hidden to compare"
     for rank in ranks:
         assert all(torch.equal(a, b) for a, b in zip(rank["hidden"], one["hidden"], strict=True))
@@ -252,7 +252,7 @@ def test_a_stream_is_shared_by_groups(tmp_path, way):
     processes, _ = WAYS[way]
     options = {**FIRST, **STREAM, "dataset": streamed}
     one = outcome(tmp_path / "one", folder, None, {**options, "per_device_train_batch_size": 8 * processes // 2})
-    ranks = run_ranks(processes, outcome, tmp_path / "ranks", folder, way, options, timeout=120)
+    ranks = run_ranks(processes, outcome, tmp_path / "ranks", folder, way, options)
     for number, rank in enumerate(ranks):
         assert rank["noted"] == ranks[number - number % 2]["noted"]
         assert rank["trained"] == one["trained"]
@@ -276,7 +276,7 @@ def error(*args):
 def test_a_group_whose_ranks_read_in_another_order_is_told_on_every_rank(tmp_path):
     folder, _ = save_whole(tmp_path, "tensor parallel")
     options = {**FIRST, **STREAM, "dataset": streamed_in_another_order}
-    messages = run_ranks(2, error, tmp_path, folder, "tensor parallel", options, timeout=120)
+    messages = run_ranks(2, error, tmp_path, folder, "tensor parallel", options)
     assert messages[0] == messages[1]
     assert "Ranks 0 to 1 share each batch" in messages[0]
     assert "`stream.shuffle(seed=0)`" in messages[0]
@@ -289,16 +289,14 @@ def test_resumed_is_never_interrupted(tmp_path, way):
     folder, _ = save_whole(tmp_path, way)
     processes, _ = WAYS[way]
     options = {**FIRST, "learning_rate": 5e-3, "save_strategy": "steps", "save_steps": 1}
-    whole = run_ranks(processes, outcome, tmp_path, folder, way, options, timeout=120)
+    whole = run_ranks(processes, outcome, tmp_path, folder, way, options)
     groups = processes // 2
     first, second = -(-COUNT // (8 * groups)), -(-(COUNT - HIDDEN) // (8 * groups))
     for step in (first + 1, first + second):
         checkpoint = tmp_path / f"checkpoint-{step}"
         position = load_state(checkpoint)[1]["trainer"]["position"]
         assert position[:3] == [min((step - first) * 8 * groups, COUNT - HIDDEN), COUNT - HIDDEN, 8 * groups]
-        resumed = run_ranks(
-            processes, outcome, tmp_path / f"resumed-{step}", folder, way, options, str(checkpoint), timeout=120
-        )
+        resumed = run_ranks(processes, outcome, tmp_path / f"resumed-{step}", folder, way, options, str(checkpoint))
         for rank in range(processes):
             assert same_tensors(resumed[rank]["weights"], whole[rank]["weights"])
             assert same_tensors(resumed[rank]["ledger"], whole[rank]["ledger"])

@@ -25,7 +25,6 @@ def run(script, *options):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

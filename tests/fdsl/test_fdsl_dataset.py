@@ -141,7 +141,6 @@ def test_slices():
     assert load(instances=20).instances == load(instances=slice(0, 20)).instances == 20  # there are always more
 
 
-@pytest.mark.timeout(30)
 def test_the_largest_slices_take_no_time():
     images = load(instances=range(2**32))
     assert (len(images), images[-1]["sample_id"]) == (CATEGORIES * 2**32, CATEGORIES * 2**32 - 1)

@@ -129,7 +129,7 @@ def merged_in_groups(apart):
 @pytest.mark.wide
 def test_ranks_that_share_a_batch_count_as_the_first_of_them():
     counts, order = literally([0, 2])
-    for outcome in run_ranks(4, merged_in_groups, False, timeout=60):
+    for outcome in run_ranks(4, merged_in_groups, False):
         assert outcome["order"].tolist() == order
         assert sorted(outcome["again"].tolist()) == sorted(order)
         assert outcome["count"] == len(order)
@@ -139,7 +139,7 @@ def test_ranks_that_share_a_batch_count_as_the_first_of_them():
 
 @pytest.mark.wide
 def test_ranks_that_should_share_a_batch_and_do_not_are_named_on_every_rank():
-    messages = run_ranks(4, merged_in_groups, True, timeout=60)
+    messages = run_ranks(4, merged_in_groups, True)
     assert len(set(messages)) == 1
     assert "Ranks 2 to 3 share each batch" in messages[0]
 

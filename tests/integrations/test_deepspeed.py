@@ -55,7 +55,7 @@ def train(tmp_path, ranks, deepspeed=None, kind="hiding", resume_from_checkpoint
         options["deepspeed"] = deepspeed
     if resume_from_checkpoint is not None:
         resume_from_checkpoint = str(resume_from_checkpoint)
-    return run_ranks(ranks, outcome, tmp_path, kind, options, resume_from_checkpoint, timeout=200)
+    return run_ranks(ranks, outcome, tmp_path, kind, options, resume_from_checkpoint)
 
 
 def assert_rates(outcomes, expected):

@@ -437,7 +437,7 @@ def test_ranks_resume_from_the_newest_checkpoint_that_all_of_them_find_whole(who
     assert whole.state.global_step == 17
     for rank in range(2):
         shutil.copytree(whole.args.output_dir, tmp_path / f"rank-{rank}")
-    first, second = run_ranks(2, resumed_on_ranks, tmp_path, damaged_on, timeout=120)
+    first, second = run_ranks(2, resumed_on_ranks, tmp_path, damaged_on)
     assert first["updates"] == second["updates"] == updates
     assert same_tensors(first["ledger"], second["ledger"])
     assert same_tensors(first["weights"], second["weights"])
@@ -474,7 +474,7 @@ def damage_of_file(file):
 
 @pytest.mark.wide
 def test_the_state_waits_for_the_files_of_every_rank(tmp_path):
-    (first, flushed), (second, flushed_too) = run_ranks(2, files_at_the_state, tmp_path, timeout=120)
+    (first, flushed), (second, flushed_too) = run_ranks(2, files_at_the_state, tmp_path)
     assert len(first) == 4
     assert second == [], "only the first rank writes the state"
     assert flushed
@@ -498,7 +498,7 @@ def error_of_a_full_disk(folder):
 
 @pytest.mark.wide
 def test_a_rank_that_cannot_write_ends_the_others(tmp_path):
-    first, second = run_ranks(2, error_of_a_full_disk, tmp_path, timeout=120)
+    first, second = run_ranks(2, error_of_a_full_disk, tmp_path)
     assert "No space left on device" in first
     assert "rank 0 has left the training: OSError" in second or "Broken pipe" in second or "Connection" in second
     assert damage_of(tmp_path / "checkpoint-5") == "it has no trainer_state.json, which is written last"

@@ -141,7 +141,7 @@ def test_a_scheduler_that_accelerate_has_prepared(tmp_path, split_batches):
 @pytest.mark.wide
 @pytest.mark.parametrize("split_batches", [False, True])
 def test_it_steps_for_each_of_several_processes(tmp_path, split_batches):
-    for seen, wanted in run_ranks(2, prepared_by_accelerate, tmp_path, split_batches, timeout=100):
+    for seen, wanted in run_ranks(2, prepared_by_accelerate, tmp_path, split_batches):
         assert_equal(seen, wanted)
 
 

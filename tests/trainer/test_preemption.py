@@ -94,7 +94,7 @@ def test_told_to_end_and_resumed_is_never_told(tmp_path, event, options):
 def test_told_on_one_rank_all_ranks_save_and_end_at_the_same_update(tmp_path, on_rank):
     options = {"save_strategy": "no", "per_device_train_batch_size": 4}
     whole = run_ranks(2, outcome, tmp_path / "whole", options)
-    preempted = run_ranks(2, outcome, tmp_path / "preempted", options, "on_step_end", on_rank, timeout=180)
+    preempted = run_ranks(2, outcome, tmp_path / "preempted", options, "on_step_end", on_rank)
     assert preempted[0]["step"] == preempted[1]["step"] < whole[0]["step"]
     assert [folder.name for folder in saved_in(tmp_path / "preempted")] == [f"checkpoint-{preempted[0]['step']}"]
     skip_where_ranks_cannot_resume()

@@ -585,7 +585,7 @@ def test_every_rank_is_told_the_same(saved, tmp_path):
     _, folder = saved()
     checkpoint = folder / f"checkpoint-{MID_EPOCH}"
     cases = [{"data_seed": 7}, {"backwards": True}, {"hiding_policy": "noting"}, {"dataset": samples(150)}]
-    first, second = run_ranks(2, refusals_on_ranks, tmp_path, checkpoint, cases, timeout=120)
+    first, second = run_ranks(2, refusals_on_ranks, tmp_path, checkpoint, cases)
     assert first == second
     parts = ["data_seed: None -> 7", "of other rows", "'noting' decides by", "a dataset of 203 samples"]
     assert all(part in message for part, message in zip(parts, first, strict=True))
@@ -605,7 +605,7 @@ def refusal_where_one_rank_cannot_read(folder, checkpoint):
 def test_a_ledger_that_one_rank_cannot_read_ends_the_training_on_all(saved, tmp_path):
     _, folder = saved()
     checkpoint = folder / f"checkpoint-{MID_EPOCH}"
-    first, second = run_ranks(2, refusal_where_one_rank_cannot_read, tmp_path, checkpoint, timeout=120)
+    first, second = run_ranks(2, refusal_where_one_rank_cannot_read, tmp_path, checkpoint)
     assert first == f"rank 1: {second}"
     assert "Resume with the release that wrote it" in second
 
@@ -621,7 +621,7 @@ def resumed_on_ranks(folder, checkpoint, options):
 def test_ranks_go_on_with_what_one_process_has_saved(saved, tmp_path, step, changed):
     skip_where_ranks_cannot_resume()
     whole, folder = saved()
-    ranks = run_ranks(2, resumed_on_ranks, tmp_path, folder / f"checkpoint-{step}", changed, timeout=120)
+    ranks = run_ranks(2, resumed_on_ranks, tmp_path, folder / f"checkpoint-{step}", changed)
     left = list(itertools.chain(*whole.batches[1]))[2 * 32 if step == MID_EPOCH else 0 :]
     together = zip(*(rank["batches"][1] for rank in ranks), strict=True)
     trained = list(itertools.chain(*itertools.chain(*together)))[
