@@ -55,7 +55,7 @@ def main() -> None:
         (75, high[0]),
         (23.5, 16),
         "3  Train on visible",
-        "learning rate ×\n1 / (1 − hidden share);\nfigures recorded",
+        "learning rate ×\n1 / (1 − hidden fraction);\nstatistics recorded",
         VISIBLE,
     )
     box(
@@ -63,7 +63,7 @@ def main() -> None:
         (75, low[0]),
         (23.5, 16),
         "4  Refresh hidden",
-        "forward only, in\nevaluation mode;\nfigures recorded",
+        "forward only, in\nevaluation mode;\nstatistics recorded",
         HIDDEN,
     )
 
@@ -75,8 +75,8 @@ def main() -> None:
     label(axes, 66.4, 12.6, "hidden")
     arrow(axes, (86.75, 40), (86.75, 42.5), (10, 42.5), (10, 30))
     arrow(axes, (86.75, 4), (86.75, 1.5), (10, 1.5), (10, 14))
-    label(axes, 33, 40.4, "new figures, for the next epoch")
-    label(axes, 33, 3.6, "new figures, for the next epoch")
+    label(axes, 33, 40.4, "new statistics, for the next epoch")
+    label(axes, 33, 3.6, "new statistics, for the next epoch")
     figure.savefig(Path(__file__).with_suffix(".png"), facecolor="white")
 
 

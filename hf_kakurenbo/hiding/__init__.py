@@ -1,6 +1,6 @@
 """The method, free of any framework: plain tensors in, plain tensors out.
 
-It stands alone: `docs/method.md` shows it in a hand-written PyTorch loop.
+It stands alone: `docs/howto/own_loop.md` shows it in a hand-written PyTorch loop.
 """
 
 from .aligned_scheduler import AlignedScheduler

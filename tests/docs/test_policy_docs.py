@@ -4,26 +4,11 @@ import inspect
 import re
 
 import pytest
-import torch
 
 from hf_kakurenbo import HidingArguments
-from hf_kakurenbo.hiding import create_policy, list_policies
+from hf_kakurenbo.hiding import list_policies
 from hf_kakurenbo.hiding.policies import base
 from known_policies import PAGE, rows
-from toy import epochs, trained
-
-
-def test_the_policy_with_weights_and_a_state_trains_and_resumes(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
-    [block] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    exec(block, {})
-    trainer = trained(tmp_path, hiding_policy="bored", num_train_epochs=8, policy_options='{"patience": 2}')
-    assert epochs(trainer)[-1]["kakurenbo/candidates"] > 20
-    assert trainer.ledger.times_hidden.sum() > 20
-    policy = trainer._training.run.policy
-    again = create_policy("bored", {}, {"patience": 2})
-    again.load_state_dict(policy.state_dict())
-    assert torch.equal(again.streak, policy.streak)
 
 
 @pytest.mark.parametrize("name", sorted(set(list_policies()) - {"first_ids", "rank_dependent", "two_to_one"}))
