@@ -133,7 +133,7 @@ def _draw_panel(
     )
     entries = {
         "no hiding": axes.axhline(100 * no_hiding.accuracy, color=_INK, linestyle=(0, (1, 2)), linewidth=1.1, zorder=2),
-        **_draw_controls(axes, tuned),
+        **_draw_controls(axes, tuned, _name_of_controls(summaries)),
     }
     for name, (colour, marker) in styles.items():
         if name in points:
@@ -141,7 +141,12 @@ def _draw_panel(
     return entries
 
 
-def _draw_controls(axes: Axes, tuned: Sequence[_Point]) -> dict[str, Artist]:
+def _name_of_controls(summaries: Sequence[MethodSummary]) -> str:
+    rates = {summary.method.learning_rate for summary in summaries if not summary.method.hides}
+    return "fewer epochs" if len(rates) == 1 else "fewer epochs, best of several learning rates"
+
+
+def _draw_controls(axes: Axes, tuned: Sequence[_Point], name: str) -> dict[str, Artist]:
     if not tuned:
         return {}
     costs = [point.cost for point in tuned]
@@ -157,7 +162,7 @@ def _draw_controls(axes: Axes, tuned: Sequence[_Point]) -> dict[str, Artist]:
     (line,) = axes.plot(
         costs, [point.accuracy for point in tuned], color=_CONTROL, linewidth=1.5, marker=".", markersize=6, zorder=3
     )
-    return {"shorter, tuned learning rate": line}
+    return {name: line}
 
 
 def _draw_method(axes: Axes, point: _Point, colour: str, marker: str) -> Artist:

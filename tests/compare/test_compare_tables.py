@@ -161,7 +161,14 @@ def test_what_the_figure_says(tmp_path):
     save_figure(tmp_path / "figure.svg", {"fractals": SUMMARIES, "digits": [HIDING, replace(BASELINE, tuned=False)]})
     drawn = (tmp_path / "figure.svg").read_text(encoding="utf-8")
     # Text is drawn as outlines; what it says stands in comments.
-    for text in ("fractals", "digits", "no hiding", "shorter, tuned learning rate", "kakurenbo", "cost in time"):
+    for text in (
+        "fractals",
+        "digits",
+        "no hiding",
+        "fewer epochs, best of several learning rates",
+        "kakurenbo",
+        "cost in time",
+    ):
         assert drawn.count(f"<!-- {text}") >= 1, text
     assert drawn.count("<!-- kakurenbo -->") == 1, "one legend for all panels"
 
