@@ -33,8 +33,9 @@ def standin() -> Iterator[StandIn]:
 
 
 def train_on_standin(make: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, StandIn]:
-    """Make a trainer by a function and train it on the device; options as for the function."""
+    """Make a trainer by a function and train it on the device, without float64; options as for the function."""
     with standin() as device:
+        device.missing.add(torch.float64)
         # Quick: a kernel for each parameter. PyTorch's fused optimizers do not know the device.
         trainer = make(*args, **{"use_cpu": False, "optim": "sgd", "logging_steps": 1000, **options})
         assert trainer.args.device == trainer.accelerator.device == DEVICE

@@ -2,6 +2,7 @@
 
 import weakref
 from contextlib import nullcontext
+from itertools import chain
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from hf_kakurenbo.hiding.statistics import Prediction
 from hf_kakurenbo.hiding.weighting import weighed_loss
 from hf_kakurenbo.integrations.base import returned_by
 from standin_device import DEVICE, OTHER_DEVICE, OnDevice, report
-from standin_training import sent, standin, steps, train_on_standin
+from standin_training import before_first_step, own, read_back, sent, standin, steps, train_on_standin
 from toy import LinearClassifier, losses, make_trainer, samples, trained
 
 FEW = {"dataset": samples(60), "num_train_epochs": 2, "per_device_train_batch_size": 8}
@@ -51,6 +52,13 @@ def test_batches_that_are_waited_for_bring_one_more_copy_along(tmp_path):
         assert len(copies) == columns + 1, report(copies)
         assert all(copy.waits for copy in copies)
         assert [copy.nbytes // 8 for copy in copies if copy.dtype == torch.int64] == [copies[0].nbytes // 64] * 2
+
+
+def test_only_the_first_batches_are_compared_with_the_models_loss(tmp_path):
+    """Four of them, each by reading two losses; from then on nothing is read before the end of the epoch."""
+    _, device = train_on_standin(make_trainer, tmp_path, model=LinearClassifier, **FEW)
+    read = [own(read_back(step)) for step in (before_first_step(device, 0), *steps(device))]
+    assert [len(events) for events in read] == [2] * 4 + [0] * (len(read) - 4), report(chain(*read))
 
 
 class NoisyClassifier(LinearClassifier):
