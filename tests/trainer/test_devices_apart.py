@@ -19,9 +19,10 @@ from hf_kakurenbo.distributed.data_parallel import DataParallelWorld
 from hf_kakurenbo.hiding import HidingRun, InfoBatchPolicy
 from hf_kakurenbo.hiding.pending import PendingMeasurements
 from hf_kakurenbo.hiding.recorder import Recorder
-from hf_kakurenbo.hiding.statistics import Prediction
+from hf_kakurenbo.hiding.statistics import TASKS, Prediction, StatisticsMatcher
 from hf_kakurenbo.hiding.weighting import weighed_loss
 from hf_kakurenbo.integrations.base import returned_by
+from measured_rules import RULES, SAMPLE_OF_TOKEN
 from standin_device import DEVICE, OTHER_DEVICE, OnDevice, report
 from standin_training import before_first_step, own, read_back, sent, standin, steps, train_on_standin
 from toy import LinearClassifier, losses, make_trainer, samples, trained
@@ -184,6 +185,7 @@ def gathered(recorder):
     return measured
 
 
+SPLIT = ["one label", "soft labels", "several labels", "regression", "tokens", "pixels"]
 PLACES = {"device": DEVICE, "CPU": torch.device("cpu"), "other device": OTHER_DEVICE}
 
 
@@ -200,6 +202,33 @@ def test_statistics_and_ids_may_be_anywhere(device, of_ids, of_statistics):
     assert measured.loss.tolist() == [1.5, 2.5]
     assert measured.correct.tolist() == [True, False]
     assert measured.confidence.tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+@pytest.mark.parametrize("of_labels", PLACES)
+@pytest.mark.parametrize("name", SPLIT)
+def test_labels_may_be_on_another_device_than_logits(device, monkeypatch, name, of_labels, waiting):
+    """As those of a model that is split over several: its logits are where its last layer is."""
+    monkeypatch.setattr(Recorder, "_WAITING_ELEMENTS", Recorder._WAITING_ELEMENTS if waiting else 0)
+    rule, logits, labels = RULES[name]
+    expected = rule(logits, labels).loss
+    place = PLACES[of_labels]
+    outputs = {"logits": logits.to(OTHER_DEVICE), "loss": expected.nanmean().to(place)}
+    of_tokens = name == "tokens"  # in which a model shifts the labels, or the collator has
+    batch = dict.fromkeys(["labels", "shift_labels"] if of_tokens else ["labels"], labels.to(place))
+    matcher = StatisticsMatcher(["causal_language_modeling"] if of_tokens else tuple(TASKS))
+    recorder = Recorder(DEVICE, 100)
+    recorder.add_prediction(torch.arange(len(labels), device=DEVICE), matcher(outputs, batch))
+    torch.testing.assert_close(gathered(recorder).loss, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("of_labels", PLACES)
+def test_labels_of_one_row_may_be_on_another_device_than_logits(device, of_labels):
+    rule, logits, labels = RULES["tokens end to end"]
+    batch = {"labels": labels.to(PLACES[of_labels])}
+    matcher = StatisticsMatcher(["causal_language_modeling"])
+    statistics = matcher(logits.to(OTHER_DEVICE), batch, 3, SAMPLE_OF_TOKEN.to(PLACES[of_labels]))
+    torch.testing.assert_close(statistics.loss.cpu(), rule(logits, labels).loss, equal_nan=True)
 
 
 @pytest.mark.parametrize("of_ids", PLACES)

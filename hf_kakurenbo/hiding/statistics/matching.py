@@ -196,6 +196,7 @@ class StatisticsMatcher:
         labels, logits = self._find_labels(inputs), find_logits(outputs, asks_for_spans(inputs))
         if logits is None or not isinstance(labels, Tensor):
             raise self._nothing_fits(outputs, inputs)
+        labels = labels.to(logits.device)  # where the last layer of a model that is split over several devices is
         if num_samples not in (None, logits.shape[0]) and logits.shape[0] == 1:
             return self._measure_row(outputs, inputs, logits, labels, num_samples or 1, sample_of_token)
         kind = logits.ndim, labels.ndim, labels.dtype
@@ -267,7 +268,7 @@ class StatisticsMatcher:
         return flattened_token_statistics(
             logits,
             labels,
-            sample_of_token,
+            sample_of_token.to(logits.device),
             num_samples,
             accuracy_threshold=self.accuracy_threshold,
             shift=task == "causal_language_modeling",
@@ -333,7 +334,7 @@ def _entry(outputs: Any, name: str) -> Tensor | None:
 def _placed(task: str, labels: Tensor, inputs: Mapping[str, Any]) -> tuple[str, Tensor]:
     """Labels that the collator has shifted already stand at their own place."""
     if task == "causal_language_modeling" and inputs.get("shift_labels") is not None:
-        return "token_classification", inputs["shift_labels"]
+        return "token_classification", inputs["shift_labels"].to(labels.device)
     return task, labels
 
 
@@ -354,4 +355,5 @@ def _likely_cause(logits: Tensor | None, labels: Any, fused: bool) -> str:
 
 
 def _agrees(loss: Tensor, expected: Tensor) -> bool:
-    return torch.allclose(loss.detach().float().squeeze(), expected.detach().float(), rtol=LOSS_TOLERANCE, atol=1e-6)
+    loss = loss.detach().to(expected.device, torch.float32)
+    return torch.allclose(loss.squeeze(), expected.detach().float(), rtol=LOSS_TOLERANCE, atol=1e-6)
