@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from ..config import create_configured_policy, default_options, hiding_arguments
 from ..data import SampleStream
 from ..distributed.collectives import rank
+from ..distributed.data_parallel import data_parallel_world
 from ..hiding import KakurenboPolicy
 from ..hiding.policies import options_of_policy
 
@@ -72,7 +73,7 @@ def _nothing_to_hide(trainer: Any) -> str | None:
     policy = create_configured_policy(options)
     assert policy is not None
     measured_from = 1 if policy.needs_measurements and not options.initial_pass else 0
-    updates = _updates_of_an_epoch(args, len(trainer.train_dataset))
+    updates = _updates_of_an_epoch(trainer, len(trainer.train_dataset))
     if any(epoch >= measured_from and policy.may_hide(epoch, progress) for epoch, progress in _epochs(args, updates)):
         return None
     length = f"num_train_epochs={args.num_train_epochs:g}"
@@ -88,9 +89,10 @@ def _nothing_to_hide(trainer: Any) -> str | None:
     )
 
 
-def _updates_of_an_epoch(args: TrainingArguments, samples: int) -> int:
+def _updates_of_an_epoch(trainer: Any, samples: int) -> int:
     """How many updates an epoch of so many samples has with nothing hidden, as Trainer works it out."""
-    ranks = 1 if args.accelerator_config.split_batches else args.world_size
+    args = trainer.args
+    ranks = 1 if args.accelerator_config.split_batches else data_parallel_world(trainer.accelerator).size
     batches = samples / (args.train_batch_size * ranks)
     whole = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
     return max(math.ceil(whole / args.gradient_accumulation_steps), 1)

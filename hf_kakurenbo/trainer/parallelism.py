@@ -68,8 +68,8 @@ def _unsupported_kinds(trainer: Any) -> Iterator[str]:
         yield "Megatron-LM's model parallelism"
     if trainer.args.parallel_mode == ParallelMode.SAGEMAKER_MODEL_PARALLEL:
         yield "SageMaker's model parallelism"
-    for sizes in (accelerator.parallelism_config, _sizes_of_model(trainer.model)):
-        for name, size in vars(sizes or object).items():
+    for sizes in filter(None, (accelerator.parallelism_config, _sizes_of_model(trainer.model))):
+        for name, size in vars(sizes).items():
             if name.endswith("_size") and name not in _SUPPORTED_SIZES and isinstance(size, int) and size > 1:
                 yield f"{_NAMES.get(name, 'Parallelism')} ({name}={size})"
     for name, size in model_parallel_dimensions(accelerator).items():

@@ -170,10 +170,26 @@ def test_what_is_not_supported_is_refused_by_name(tmp_path, monkeypatch, message
     make_trainer(tmp_path, hiding_policy="none", **{**options, "max_steps": 1})
 
 
+def pretend_two_ranks_share_a_batch(patch):
+    patch.setattr(Accelerator, "torch_device_mesh", TENSOR_PARALLEL)
+    patch.setattr(Accelerator, "num_processes", 2)
+    patch.setattr(TrainingArguments, "world_size", 2)
+    patch.setattr("hf_kakurenbo.trainer.parallelism.world_size", lambda: 2)
+
+
 def test_a_stream_that_is_not_dispatched_is_not_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(Accelerator, "torch_device_mesh", TENSOR_PARALLEL)
+    pretend_two_ranks_share_a_batch(monkeypatch)
     options = {"dataset": streamed(), "num_samples": NUM_SAMPLES}
     make_trainer(tmp_path, accelerator_config={"dispatch_batches": False}, **options)
+
+
+def test_the_updates_of_an_epoch_are_those_of_the_groups(tmp_path, monkeypatch, caplog):
+    pretend_two_ranks_share_a_batch(monkeypatch)
+    make_trainer(tmp_path, max_steps=13)  # one epoch of 203 samples in batches of 16; two, if each rank had its own
+    assert "Nothing will be hidden in this training (max_steps=13, 13 in an epoch)" in caplog.text
+    caplog.clear()
+    make_trainer(tmp_path, max_steps=14)
+    assert "Nothing will be hidden" not in caplog.text
 
 
 # ---- What is warned of ----
