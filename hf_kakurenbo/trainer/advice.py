@@ -51,7 +51,7 @@ def _ignored_options(trainer: Any) -> str | None:
     fields = [name for name in takes if name in _SHARED]
     own = [name for name in takes if name not in [*_SHARED, "seed"]]
     return (
-        f"No effect with hiding_policy={options.hiding_policy!r} has {', '.join(ignored)}. It takes "
+        f"Options without effect on hiding_policy={options.hiding_policy!r}: {', '.join(ignored)}. It takes "
         f"{', '.join(fields) or 'no option of this kind'}, and in policy_options {', '.join(own) or 'nothing'}."
     )
 

@@ -49,6 +49,7 @@ class KakurenboMixin(_Base):
         TypeError: a subclass names the mixin after the trainer.
         ValueError: at construction, if an option is out of its range or the training cannot be done as asked: a
             dataset without a length, several GPUs under DataParallel, a sampling option that hiding cannot honour.
+            Without a training dataset, as for evaluation alone, this is said when training begins.
     """
 
     data_collator: Any

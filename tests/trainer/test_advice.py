@@ -152,7 +152,7 @@ def test_an_option_that_the_policy_does_not_take_is_named(tmp_path, caplog, poli
     make_trainer(tmp_path, hiding_policy=policy, **OTHER_VALUES)
     for warning in reported(caplog):
         first, _, second = warning.partition(". It takes ")
-        found = dict(re.findall(r"(\w+)=(\[.*?\]|[^,]+)", first.partition(" has ")[2]))
+        found = dict(re.findall(r"(\w+)=(\[.*?\]|[^,]+)", first.partition(": ")[2]))
         assert found == {name: str(value) for name, value in OTHER_VALUES.items() if name not in taken}
         assert set(re.findall(r"\w+", second)) >= taken | set(re.findall(r"`(\w+)`", own))
     assert len(reported(caplog)) == (taken != set(OTHER_VALUES))
