@@ -41,6 +41,21 @@ class ParkedScheduler:
         return getattr(self.scheduler, name)
 
 
+def refuse_zenflow(trainer: Any) -> None:
+    """Refuse, at construction, the mode of DeepSpeed whose steps cannot be kept in step with the epochs.
+
+    Raises:
+        ValueError: the DeepSpeed configuration has a `zenflow` block.
+    """
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    if plugin is not None and "zenflow" in plugin.deepspeed_config.get("zero_optimization", {}):
+        raise ValueError(
+            "DeepSpeed's ZenFlow updates weights between the steps of the optimizer, and steps the learning rate with "
+            "the batches and not with the updates, so neither can be kept in step with epochs that hide samples. "
+            + _WAY_OUT.format(block="zenflow")
+        )
+
+
 def owns_scheduler(trainer: Any) -> bool:
     """Whether the trainer's scheduler is the one that DeepSpeed's engine made: it steps, saves and loads it."""
     return isinstance(trainer.lr_scheduler, DeepSpeedSchedulerWrapper)
@@ -57,12 +72,6 @@ def take_scheduler_from_engine(trainer: Any) -> None:
     """
     engine = trainer.accelerator.deepspeed_engine_wrapped.engine
     config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
-    if "zenflow" in config.get("zero_optimization", {}):
-        raise ValueError(
-            "DeepSpeed's ZenFlow updates weights between the steps of the optimizer, and steps the learning rate with "
-            "the batches and not with the updates, so neither can be kept in step with epochs that hide samples. "
-            + _WAY_OUT.format(block="zenflow")
-        )
     if owns_scheduler(trainer):
         trainer.lr_scheduler = trainer.lr_scheduler.scheduler
         if isinstance(trainer.lr_scheduler, (ReduceLROnPlateau, GreedyLR)):

@@ -10,6 +10,7 @@ from transformers import Trainer
 from ..config import create_configured_policy, hiding_arguments, validate_hiding
 from ..data import SampleStream
 from ..distributed.data_parallel import data_parallel_world
+from ..integrations.deepspeed import refuse_zenflow
 from .parallelism import refuse_unsupported_parallelism
 
 
@@ -23,6 +24,7 @@ def refuse_what_cannot_be_honoured(trainer: Trainer) -> None:
     options = hiding_arguments(args)
     validate_hiding(options)
     refuse_unsupported_parallelism(trainer)
+    refuse_zenflow(trainer)
     if dataset is not None and not hasattr(dataset, "__len__"):
         raise ValueError(
             f"The training dataset ({type(dataset).__name__}) has no length and is no stream "

@@ -228,7 +228,7 @@ REFUSED = {
         },
         '"scheduler" block',
     ),
-    "zenflow": ({}, {"zero_optimization": {"stage": 2, "zenflow": {}}}, '"zenflow" block'),
+    "zenflow": ({}, {"zero_optimization": {"stage": 2, "zenflow": {"topk_ratio": 0.1}}}, '"zenflow" block'),
 }
 
 

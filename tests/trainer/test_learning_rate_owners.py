@@ -213,6 +213,7 @@ def test_layer_wise_optimizers_resume_with_the_rate_of_the_epoch(tmp_path):
     assert [entry["learning_rate"] for entry in losses(trainer)] == whole
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
 def test_layer_wise_schedulers_that_hooks_step_are_left_alone_with_a_warning(tmp_path, caplog):
     model = LinearClassifier()
     model.head.bias.requires_grad = False  # PyTorch's zip of recent releases allows of the dummy but one group
