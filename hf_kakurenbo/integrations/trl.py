@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from packaging.version import Version
+
 from .base import Integration, Observer, observe_outputs
 from .trl_dpo import LOSSES
 from .trl_preferences import CpoObserver, DpoObserver, KtoObserver, OrpoObserver, RewardObserver
 from .trl_sft import observe_tokens
 
 _LIBRARY = "trl"
+
+# Before it, the trainers of preferences computed their losses otherwise.
+_FIRST_PREFERENCES = "1.16"
 
 # From the name of a trainer's class to what makes, of a trainer and TRL's version, what watches its loss.
 _OBSERVERS: Mapping[str, Callable[[Any, str], Observer]] = {
@@ -45,7 +50,7 @@ def refusal(trainer: Any, has_function: bool) -> str | None:
     family = family_of(type(trainer))
     name = family[0].__name__
     if name in _OBSERVERS:
-        return None if has_function else _refusal_of_loss(name, trainer.args)
+        return None if has_function else _refusal_of_release(name) or _refusal_of_loss(name, trainer.args)
     if _makes_own_batches(family):
         return (
             f"TRL's {name} trains on completions that it generates, or regroups, itself: between two epochs a row of "
@@ -77,6 +82,16 @@ def make_observer(trainer: Any) -> Observer:
 def family_of(trainer: type) -> list[type]:
     """The classes of TRL's that a trainer's class descends from, the nearest first."""
     return [base for base in trainer.__mro__ if base.__module__.partition(".")[0] == _LIBRARY]
+
+
+def _refusal_of_release(name: str) -> str | None:
+    release = version(_LIBRARY)
+    if name == "SFTTrainer" or Version(release) >= Version(_FIRST_PREFERENCES):
+        return None
+    return (
+        f"How TRL {release} computes the losses of {name} is not known here; it is from {_FIRST_PREFERENCES} on. "
+        "Update TRL, or say what the loss of a sample is in a `statistics_fn`."
+    )
 
 
 def _refusal_of_loss(name: str, args: Any) -> str | None:

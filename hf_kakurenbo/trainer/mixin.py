@@ -24,6 +24,7 @@ from . import dataloaders, learning_rate, recording, resuming, saving
 from .advice import warn_of_what_has_no_effect
 from .checkpoints import unmark
 from .epochs import end_epoch, put_first, run_epoch
+from .lineage import require_trainer, require_trainer_behind
 from .parallelism import warn_of_missing_processes
 from .preemption import save_at_the_same_update
 from .state import Training
@@ -46,7 +47,7 @@ class KakurenboMixin(_Base):
     [`HidingArguments`], or a plain `TrainingArguments`, which gets the default options.
 
     Raises:
-        TypeError: a subclass names the mixin after the trainer.
+        TypeError: a subclass names the mixin after the trainer, or puts it over no trainer of Transformers.
         ValueError: at construction, if an option is out of its range or the training cannot be done as asked: a
             dataset without a length, several GPUs under DataParallel, a sampling option that hiding cannot honour.
             Without a training dataset, as for evaluation alone, this is said when training begins.
@@ -59,14 +60,10 @@ class KakurenboMixin(_Base):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        lineage = cls.__mro__
-        if Trainer in lineage and lineage.index(Trainer) < lineage.index(KakurenboMixin):
-            raise TypeError(
-                f"{cls.__name__} names KakurenboMixin after the trainer, so nothing would be hidden. Write "
-                f"`class {cls.__name__}(KakurenboMixin, {cls.__bases__[0].__name__})`."
-            )
+        require_trainer_behind(KakurenboMixin, cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        require_trainer(type(self))
         self._training: Training | None = None
         self._loaders: list[dataloaders.TrainingLoader] = []
         self._num_earlier_loaders = 0

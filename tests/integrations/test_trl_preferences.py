@@ -5,9 +5,12 @@ import re
 import pytest
 import torch
 
+from hf_kakurenbo import SampleStatistics
 from hf_kakurenbo.data import BatchIds
+from hf_kakurenbo.hiding.statistics import preference_statistics
 from hf_kakurenbo.integrations.registry import make_observer
-from preference_toy import NUM_SAMPLES, loss_alone, make, trl_class
+from preference_toy import NUM_SAMPLES, family, loss_alone, make, trl_class
+from processes import run_ranks
 from toy import epochs, losses, same_tensors, same_weights
 
 # At learning rate 0 a loss is the same whenever it is measured; two samples in seven are hidden by the loss alone.
@@ -262,3 +265,95 @@ def test_hiding_hides_and_resumes(name, options, tmp_path):
     assert not any("rewards/margins" in entry or "accuracy" in entry for entry in hidden_at)
     collected = whole._metrics["eval"] if hasattr(whole, "_metrics") else whole._stored_metrics["eval"]
     assert not any(collected.values())
+
+
+def on_each_rank(name, output_dir, options):
+    trainer = make(name, output_dir, num_train_epochs=4, per_device_train_batch_size=3, **STILL, **options)
+    trainer.train()
+    alone = torch.tensor([loss_alone(trainer, index) for index in range(NUM_SAMPLES)])
+    return trainer.ledger.state_dict(), alone
+
+
+# KTO's loss of one sample alone has another reference point; without one it is the sample's own.
+RANKED = {
+    "DPO": ("DPO", {}),
+    "DPO, LoRA": ("DPO", {"adapter": True}),
+    "KTO": ("KTO", {"loss_type": "apo_zero_unpaired"}),
+    "KTO, LoRA": ("KTO", {"loss_type": "apo_zero_unpaired", "adapter": True}),
+    "Reward": ("Reward", {}),
+    "CPO": ("CPO", {}),
+    "ORPO, LoRA": ("ORPO", {"adapter": True}),
+}
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize(("name", "options"), RANKED.values(), ids=RANKED)
+def test_two_processes_record_each_sample_as_it_is_alone(name, options, tmp_path):
+    ranks = run_ranks(2, on_each_rank, name, tmp_path, options)
+    for ledger, alone in ranks:
+        torch.testing.assert_close(ledger["loss"], alone, rtol=1e-4, atol=1e-5)
+        assert same_tensors(ledger, ranks[0][0])
+    assert int(ranks[0][0]["times_hidden"].sum()) == 9
+
+
+# ---- What the statistics are, and what is refused ----
+
+
+def test_the_confidence_is_of_the_side_that_is_preferred():
+    margins = torch.tensor([2.0, -2.0, 0.0, torch.nan], dtype=torch.bfloat16, requires_grad=True)
+    losses = torch.tensor([0.1, 2.1, 0.7, torch.nan], requires_grad=True)
+    statistics = preference_statistics(losses, margins)
+    assert not any(each.requires_grad for each in statistics)
+    assert statistics.correct.tolist() == [True, False, False, False]
+    known = 1 / (1 + torch.tensor(-2.0).exp())
+    torch.testing.assert_close(statistics.confidence[:3], torch.stack([known, known, torch.tensor(0.5)]))
+    assert statistics.loss.isnan().tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("loss_type", ["aot", "aot_unpaired"])
+def test_a_loss_of_sorted_log_ratios_is_refused(loss_type, tmp_path):
+    with pytest.raises(ValueError, match=rf"{loss_type}.*sorted log ratios of a batch.*hiding_policy=.none"):
+        make("DPO", tmp_path, loss_type=["sigmoid", loss_type])
+
+
+def of_chosen(outputs, inputs):
+    """Statistics of a user's own: the outputs are what the policy returned for the batch."""
+    loss = -outputs.log_probs.detach().sum(dim=1).chunk(2)[0]
+    return SampleStatistics(loss, loss < 1e9, torch.ones_like(loss))
+
+
+def of_completion(outputs, inputs):
+    loss = -outputs.log_probs.detach().sum(dim=1)
+    return SampleStatistics(loss, loss < 1e9, torch.ones_like(loss))
+
+
+OWN = {"DPO": ({"statistics_fn": of_chosen, "loss_type": ["aot"]}, "chosen_ids")}
+OWN["KTO"] = ({"statistics_fn": of_completion}, "completion_ids")
+
+
+@pytest.mark.parametrize("name", ["DPO", pytest.param("KTO", marks=pytest.mark.wide)])
+def test_a_function_of_the_users_own_gets_what_the_policy_returned(name, tmp_path):
+    options, answer = OWN[name]
+    trainer = make(name, tmp_path, adapter=True, learning_rate=0.0, num_train_epochs=1, **options)
+    trainer.train()
+    for index, row in enumerate(trainer.train_dataset):
+        alone = -log_probability(trainer.model, row["prompt_ids"] + row[answer], len(row["prompt_ids"]))
+        torch.testing.assert_close(trainer.ledger.loss[index], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["ORPO", *(pytest.param(name, marks=pytest.mark.wide) for name in ("DPO", "KTO", "CPO"))]
+)
+def test_a_trainer_that_trains_another_loss_is_refused(name, tmp_path, monkeypatch):
+    """As a release of TRL that computes its loss otherwise would be."""
+    trainer = family(name).trainer
+    original = trainer.compute_loss
+
+    def doubled(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return 2 * original(self, model, inputs, False, num_items_in_batch)
+
+    monkeypatch.setattr(trainer, "compute_loss", doubled)
+    made = make(name, tmp_path)
+    with pytest.raises(ValueError, match=r"ranked by another loss than the one that is trained.*statistics_fn.*none"):
+        made.train()
+    assert made.state.global_step == 0

@@ -2,6 +2,8 @@
 
 import importlib
 import pkgutil
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -11,6 +13,8 @@ import transformers
 from hf_kakurenbo import SampleStatistics
 from hf_kakurenbo.hiding import token_statistics
 from hf_kakurenbo.integrations.registry import require_supported
+from hf_kakurenbo.integrations.sentence_transformers import _CRITERIA, _OF_EMBEDDINGS
+from hf_kakurenbo.integrations.trl import _OBSERVERS
 from preference_toy import policy, trl
 from trl_toy import QUIET, text, tokenizer, with_hiding
 
@@ -127,6 +131,40 @@ def every_trainer():
                 yield getattr(module, name)
 
 
+def of_trl(name, **members):
+    """A trainer of a release of TRL to come."""
+    return with_hiding(
+        type(name, (transformers.Trainer,), {"__module__": "trl.trainer.new", **members}), trl.SFTConfig
+    )[0]
+
+
+def of_a_student(self, teacher_model=None):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("members", "reason", "function_helps"),
+    [
+        ({}, UNKNOWN, True),
+        ({"__init__": of_a_student}, DISTILLATION, True),
+        ({"_prepare_inputs": None}, GENERATION, False),
+        ({"get_train_dataloader": None}, GENERATION, False),
+        ({"_generate_and_score": None}, GENERATION, False),
+    ],
+    ids=["unknown", "two models", "inputs", "loader", "generates"],
+)
+def test_a_trainer_to_come_is_refused_by_its_kind(members, reason, function_helps):
+    for trainer in (of_trl("NewTrainer", **members), type("OfAUser", (of_trl("NewTrainer", **members),), {})):
+        made = object.__new__(trainer)
+        with pytest.raises(ValueError, match=rf"{trainer.__name__} cannot hide samples\. .*{reason}.*policy=.none"):
+            require_supported(made, False)
+        if function_helps:
+            require_supported(made, True)
+            continue
+        with pytest.raises(ValueError, match=reason):
+            require_supported(made, True)
+
+
 @pytest.mark.wide
 def test_every_trainer_of_trl_is_known_or_refused(tmp_path):
     met = set()
@@ -140,3 +178,21 @@ def test_every_trainer_of_trl_is_known_or_refused(tmp_path):
         with pytest.raises(ValueError, match=rf"cannot hide samples\. .*({GENERATION}|{DISTILLATION}|{UNKNOWN})"):
             require_supported(made, False)
     assert met >= KNOWN | {"GRPOTrainer", "RLOOTrainer", "GKDTrainer", "DistillationTrainer", "OnlineDPOTrainer"}
+
+
+@pytest.mark.parametrize("name", ["DPOTrainer", "KTOTrainer", "RewardTrainer"])
+def test_preferences_of_earlier_releases_are_refused(name, monkeypatch):
+    made = object.__new__(with_hiding(getattr(trl, name), trl.SFTConfig)[0])
+    made.args = SimpleNamespace(loss_type=None)
+    require_supported(made, False)
+    monkeypatch.setattr("hf_kakurenbo.integrations.trl.version", lambda library: "1.15.2")
+    with pytest.raises(ValueError, match=rf"How TRL 1.15.2 computes the losses of {name} is not known.*Update TRL"):
+        require_supported(made, False)
+    require_supported(made, True)
+
+
+def test_the_page_names_every_trainer_that_is_known():
+    page = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text(encoding="utf-8")
+    table = page[page.index("| trainer | ranked by |") : page.index("| refused | because |")]
+    named = set(re.findall(r"`(\w+(?:Trainer|Loss))`", table))
+    assert named == {*_OBSERVERS, *_CRITERIA, *_OF_EMBEDDINGS}
