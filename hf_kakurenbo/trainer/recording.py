@@ -12,14 +12,12 @@ from ..config import hiding_arguments, named_task
 from ..data import BatchIds, drop_ids, read_ids
 from ..hiding import HidingRun, SampleStatistics
 from ..hiding.statistics import Prediction
-from ..hiding.statistics.checks import require_confidences, require_statistics
+from ..hiding.statistics.base import describe
+from ..hiding.statistics.checks import require_statistics
 from ..hiding.weighting import require_weighable, weighed_loss
 from ..integrations.base import Observation
 from .state import Batch, Training
 from .task_detection import make_matcher
-
-# Of a user's `statistics_fn`, the confidences of so many batches are read.
-_BATCHES_CHECKED = 4
 
 
 def compute_recorded_loss(
@@ -34,7 +32,8 @@ def compute_recorded_loss(
 ) -> Tensor | tuple[Tensor, Any]:
     """The loss of a batch as `Trainer.compute_loss` gives it; beside it, the statistics of its samples are recorded.
 
-    A further pass over the same batch within its step, as adversarial training makes it, is not recorded.
+    A further pass over the same batch within its step, as adversarial training makes it, is not recorded. A batch may
+    come in pieces, or its rows in another order, as long as its ids come with them.
 
     Args:
         trainer: the trainer.
@@ -48,22 +47,49 @@ def compute_recorded_loss(
     """
     assert training.batch is not None
     ids = training.batch.ids
-    if training.batch.recorded:
+    if training.batch.recorded >= training.batch.samples:
         return parent(model, inputs, return_outputs, *args, **kwargs)
-    training.batch.recorded = True
+    training.batch.recorded += ids.samples.numel()
     batch = dict(inputs)  # the parent may take the labels out
     if training.observe is None:
-        loss, outputs = parent(model, inputs, True, *args, **kwargs)
+        loss, outputs = _with_outputs(parent, parent(model, inputs, True, *args, **kwargs))
         measured = measure(trainer, training, ids, outputs, batch)
     else:
         with training.observe(model) as observation:
             computed = parent(model, inputs, return_outputs, *args, **kwargs)
         loss, outputs = computed if return_outputs else (computed, None)
         measured = measure_observed(trainer, training, ids, observation, batch, loss)
-    training.loss_check(measured, loss, batch)
+    _require_rows(trainer, ids, measured)
+    if training.run.weights is None:
+        training.loss_check.note(measured, outputs, batch)
     training.run.record(ids.samples, measured)
     loss = _weighed(training.run, loss, ids, measured)
     return (loss, outputs) if return_outputs else loss
+
+
+def _with_outputs(parent: Callable[..., Any], computed: Any) -> tuple[Tensor, Any]:
+    """The loss and the outputs that `compute_loss` was asked for.
+
+    Raises:
+        ValueError: it returned something else.
+    """
+    if isinstance(computed, tuple) and len(computed) == 2:
+        return computed
+    raise ValueError(
+        f"{parent.__qualname__} returned {describe(computed)} where it was called with return_outputs=True, so it is "
+        "not known what the model made of each sample. Let it return `(loss, outputs)` then, as Trainer's does, or set "
+        'hiding_policy="none".'
+    )
+
+
+def _require_rows(trainer: Any, ids: BatchIds, measured: SampleStatistics | Prediction) -> None:
+    """Check that what the model was given are the samples whose ids came with it."""
+    if isinstance(measured, Prediction) and len(measured.logits) != ids.samples.numel():
+        raise ValueError(
+            f"{type(trainer).__name__} gives the model {len(measured.logits)} rows of a batch of "
+            f"{ids.samples.numel()} samples. A `training_step` that splits a batch has to take a piece of each of its "
+            'entries, the ids among them, and leave none out; or set hiding_policy="none".'
+        )
 
 
 def measure_observed(
@@ -84,8 +110,7 @@ def measure(
     """What is to be recorded of a batch, from what the model returned."""
     if training.statistics_function is not None:
         statistics = require_statistics(training.statistics_function(outputs, batch), ids.samples.numel())
-        if training.run.epoch <= 0 and training.run.batches_done < _BATCHES_CHECKED:
-            require_confidences(statistics)
+        training.value_check(statistics)
         return statistics
     if training.matcher is None:
         # Only now: a model may set its problem type in its first forward pass.
@@ -125,9 +150,14 @@ def every_step_recorded(trainer: Any) -> Iterator[None]:
 
     def loss_without_ids(model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         training = trainer._training
-        if training is not None and training.batch is not None:
-            drop_ids(inputs, training.id_name)
-        return loss_of(model, inputs, *args, **kwargs)
+        if training is None or training.batch is None:
+            return loss_of(model, inputs, *args, **kwargs)
+        if training.id_name in inputs:
+            training.batch.ids = read_ids(inputs, training.id_name)  # a step may have taken a piece, or sorted its rows
+        drop_ids(inputs, training.id_name)
+        computed = loss_of(model, inputs, *args, **kwargs)
+        training.loss_check.compare(computed, kwargs.get("num_items_in_batch"))
+        return computed
 
     trainer.training_step, trainer.compute_loss = recorded_step, loss_without_ids
     try:
@@ -175,9 +205,11 @@ def recorded_batch(trainer: Any, training: Training, inputs: Mapping[str, Any]) 
     """Around the forward pass of a batch that carries its ids.
 
     Raises:
-        RuntimeError: the loss was computed past the mixin, so that nothing was recorded.
+        RuntimeError: the loss was computed past the mixin, so that nothing was recorded, or of other samples than the
+            batch has.
     """
-    training.batch = batch = Batch(read_ids(inputs, training.id_name))
+    ids = read_ids(inputs, training.id_name)
+    training.batch = batch = Batch(ids, ids.samples.numel())
     try:
         yield
     finally:
@@ -189,6 +221,12 @@ def recorded_batch(trainer: Any, training: Training, inputs: Mapping[str, Any]) 
             "`training_step` call `self.compute_loss(...)`; or put the override into a class that stands after "
             "KakurenboMixin: `class MyTrainer(KakurenboMixin, TrainerWithMyLoss)`; or set "
             'hiding_policy="none".'
+        )
+    if batch.recorded != batch.samples:
+        raise RuntimeError(
+            f"{type(trainer).__name__} computes the losses of {batch.recorded} samples in the step of a batch of "
+            f"{batch.samples}: its `training_step` or `_prepare_inputs` leaves samples out, or repeats them. Let each "
+            'sample of a batch go through the model once before any comes again, or set hiding_policy="none".'
         )
 
 

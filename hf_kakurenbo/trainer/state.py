@@ -10,6 +10,7 @@ from ..distributed.barrier import MonitoredBarrier
 from ..hiding import HidingRun, StatisticsFunction
 from ..hiding.aligned_scheduler import SchedulerStart
 from ..hiding.statistics import StatisticsMatcher
+from ..hiding.statistics.checks import ValueCheck
 from ..integrations.base import Observer
 from .dataloaders import TrainingLoader
 from .loss_check import LossCheck
@@ -17,10 +18,17 @@ from .loss_check import LossCheck
 
 @dataclass
 class Batch:
-    """The batch that is going through the model."""
+    """The batch that is going through the model, whole or in pieces.
+
+    Args:
+        ids: of the samples that go through it next.
+        samples: how many samples the batch has.
+        recorded: of how many a loss was recorded.
+    """
 
     ids: BatchIds
-    recorded: bool = False
+    samples: int
+    recorded: int = 0
 
 
 @dataclass
@@ -35,6 +43,7 @@ class Training:
     barrier: MonitoredBarrier
     loss_check: LossCheck
     rows: RowDigests | None
+    value_check: ValueCheck = field(default_factory=ValueCheck)
     matcher: StatisticsMatcher | None = None
     resumed: dict[str, Any] = field(default_factory=dict)
     dropped: int = 0

@@ -46,9 +46,10 @@ def make_matcher(
         task: the name of the task, if the user said it.
         label_names: the names under which a batch may hold the labels.
         accuracy_threshold: the fraction of right tokens or pixels from which on a sample is correct.
-        fused: whether the model was asked for a fused loss, which computes no logits.
+        fused: whether the model was asked for a fused loss, which computes no logits; Liger's own models always are.
     """
     model = _underlying(model)
+    fused = fused or getattr(model.forward, "__module__", "").startswith("liger_kernel")
     config = getattr(model, "config", None)
     tasks = (task,) if task else tasks_of(model)
     ignore_index = getattr(config, "semantic_loss_ignore_index", IGNORE_INDEX)

@@ -107,6 +107,12 @@ AT_ONCE = {"classification": 18, "token classification": 65, "segmentation": 130
 BOTH = [(name, True) for name in WAITING] + [(name, False) for name in AT_ONCE]
 
 
+@pytest.fixture(autouse=True)
+def compared_before_the_first_step(monkeypatch):
+    """The first batches are compared with the model's loss, which waits: all within the pass over all samples."""
+    monkeypatch.setattr("hf_kakurenbo.trainer.loss_check._BATCHES", 4)
+
+
 @cache
 def steps_of_trainer(name):
     """What Trainer does in each step."""

@@ -56,10 +56,11 @@ def test_batches_that_are_waited_for_bring_one_more_copy_along(tmp_path):
 
 
 def test_only_the_first_batches_are_compared_with_the_models_loss(tmp_path):
-    """Four of them, each by reading two losses; from then on nothing is read before the end of the epoch."""
-    _, device = train_on_standin(make_trainer, tmp_path, model=LinearClassifier, **FEW)
+    """Eight of them, by reading two losses and one that explains it; then nothing is read before the epoch's end."""
+    options = {**FEW, "dataset": samples(96)}
+    _, device = train_on_standin(make_trainer, tmp_path, model=LinearClassifier, **options)
     read = [own(read_back(step)) for step in (before_first_step(device, 0), *steps(device))]
-    assert [len(events) for events in read] == [2] * 4 + [0] * (len(read) - 4), report(chain(*read))
+    assert [len(events) for events in read] == [3] * 8 + [0] * (len(read) - 8), report(chain(*read))
 
 
 class NoisyClassifier(LinearClassifier):

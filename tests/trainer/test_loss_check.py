@@ -1,18 +1,56 @@
-"""What is ranked belongs to the loss that is trained, and a user's statistics are what they have to be."""
+"""What is ranked belongs to the loss that is trained: known transformations are told from other losses."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from torch import nn
 from transformers import Trainer
 
-from hf_kakurenbo import SampleStatistics
-from hf_kakurenbo.hiding.statistics import Prediction, single_label_statistics, token_statistics
-from hf_kakurenbo.hiding.statistics.base import exp
-from hf_kakurenbo.hiding.statistics.batch_loss import mean_loss
-from toy import NUM_CLASSES, NUM_FEATURES, LinearClassifier, make_trainer, same_tensors, samples, trained
+from hf_kakurenbo import KakurenboMixin, KakurenboTrainer
+from hf_kakurenbo.hiding.statistics import (
+    Prediction,
+    StatisticsMatcher,
+    question_answering_statistics,
+    segmentation_statistics,
+    single_label_statistics,
+    token_statistics,
+)
+from hf_kakurenbo.hiding.statistics.batch_loss import batch_loss, losses_of_its_criteria, smoothed
+from hf_kakurenbo.trainer.loss_check import LossCheck
+from processes import run_ranks
+from task_toy import CASES, make
+from toy import (
+    NUM_CLASSES,
+    NUM_FEATURES,
+    LinearClassifier,
+    losses,
+    make_trainer,
+    same_tensors,
+    same_weights,
+    samples,
+    trained,
+)
 from toy import mean_loss as weighted_loss
+
+WEIGHT = torch.tensor([1.0, 5.0, 1.0, 0.1])
+WARNING = "Samples are ranked by their plain loss"
+
+
+@pytest.fixture
+def explained(monkeypatch):
+    """Of each batch that is compared, whether a known transformation explains its loss."""
+    answers = []
+    explains = LossCheck._explains
+
+    def noting(self, *args):
+        answers.append(explains(self, *args))
+        return answers[-1]
+
+    monkeypatch.setattr(LossCheck, "_explains", noting)
+    return answers
 
 
 def with_other_labels():
@@ -22,9 +60,9 @@ def with_other_labels():
 
 
 class TwoHeads(nn.Module):
-    """Trains on the losses of both heads."""
+    """Trains on the losses of both heads, as far as it gets their labels."""
 
-    factor = 1.0
+    config = SimpleNamespace(problem_type=None)
 
     def __init__(self):
         super().__init__()
@@ -32,14 +70,47 @@ class TwoHeads(nn.Module):
 
     def forward(self, x, labels=None, labels_b=None):
         a, b = self.a(x), self.b(x)
-        other = self.factor * nn.functional.cross_entropy(b, labels_b)
-        return {"loss": nn.functional.cross_entropy(a, labels) + other, "logits": a, "logits_b": b}
+        loss = {} if labels is None else {"loss": self.loss(a, b, labels, labels_b)}
+        return {**loss, "logits": a, "logits_b": b}
+
+    def loss(self, a, b, labels, labels_b):
+        return nn.functional.cross_entropy(a, labels) + nn.functional.cross_entropy(b, labels_b)
 
 
 class OneHead(TwoHeads):
     """Has another head and does not train it."""
 
-    factor = 0.0
+    def loss(self, a, b, labels, labels_b):
+        return nn.functional.cross_entropy(a, labels)
+
+
+class TwoHeadsInATuple(TwoHeads):
+    def forward(self, x, labels=None, labels_b=None):
+        return tuple(super().forward(x, labels, labels_b).values())
+
+
+class LossOfBoth(Trainer):
+    """Sums the losses of two heads beside the model."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        loss = nn.functional.cross_entropy(outputs["logits"], inputs["labels"])
+        loss = loss + nn.functional.cross_entropy(outputs["logits_b"], inputs["labels_b"])
+        return (loss, outputs) if return_outputs else loss
+
+
+class Below(KakurenboMixin, LossOfBoth):
+    pass
+
+
+class Above(KakurenboTrainer):
+    """Adds the loss of the other head to that of the model."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        labels_b = inputs["labels_b"]
+        loss, outputs = super().compute_loss(model, inputs, True, **kwargs)
+        loss = loss + nn.functional.cross_entropy(outputs["logits_b"], labels_b)
+        return (loss, outputs) if return_outputs else loss
 
 
 class Similarities(LinearClassifier):
@@ -52,57 +123,28 @@ class Similarities(LinearClassifier):
         return {"loss": nn.functional.cross_entropy(similarity, same / same.sum(1, keepdim=True)), "logits": similarity}
 
 
-REFUSED = {
-    "two heads": (TwoHeads, with_other_labels, {"label_names": ["labels", "labels_b"]}, "several labels.*labels_b"),
-    "similarities": (Similarities, samples, {}, r"\(16, 16\), are similarities between the samples"),
-}
+class Pairs(LinearClassifier):
+    """Compares the samples of the batch with something else about them, by labels of its own making."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(NUM_FEATURES, NUM_CLASSES)
+
+    def forward(self, x, labels):
+        similarity = self.head(x) @ self.other(x).T
+        return {"loss": nn.functional.cross_entropy(similarity, torch.arange(len(x))), "logits": similarity}
 
 
-@pytest.mark.parametrize(("model", "data", "options", "message"), REFUSED.values(), ids=REFUSED)
-def test_the_loss_of_something_else_is_refused_before_a_step(tmp_path, model, data, options, message):
-    trainer = make_trainer(tmp_path, model=model, dataset=data(), **options)
-    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-    with pytest.raises(ValueError, match=rf"(?s){message}.*statistics_fn.*hiding_policy=\"none\""):
-        trainer.train()
-    assert same_tensors(trainer.model.state_dict(), before)
+class PairsByTheirPlace(Pairs):
+    """Is given the places in the batch as labels, so its loss is the one that is ranked."""
+
+    def forward(self, x, labels):
+        similarity = self.head(x) @ self.other(x).T
+        return {"loss": nn.functional.cross_entropy(similarity, labels), "logits": similarity}
 
 
-def test_a_second_head_that_is_not_trained_is_no_hindrance(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        trained(tmp_path, model=OneHead, dataset=with_other_labels(), label_names=["labels", "labels_b"])
-    assert "ranked by their plain loss" not in caplog.text
-
-
-class Weighted(LinearClassifier):
-    """Weighs its classes."""
-
-    def forward(self, x, labels=None):
-        logits = self.head(x)
-        if labels is None:
-            return {"logits": logits}
-        weight = torch.tensor([1.0, 5.0, 1.0, 0.1])
-        return {"loss": 2 * nn.functional.cross_entropy(logits, labels, weight=weight), "logits": logits}
-
-
-@pytest.mark.parametrize(
-    ("options", "warned"),
-    [
-        ({}, True),
-        ({"statistics_fn": "single_label_classification"}, False),
-        ({"label_smoothing_factor": 0.1}, False),
-        ({"hiding_policy": "none"}, False),
-    ],
-    ids=str,
-)
-def test_a_loss_that_differs_is_warned_of_once(tmp_path, caplog, options, warned):
-    from types import SimpleNamespace
-
-    class Model(Weighted):
-        config = SimpleNamespace(problem_type=None)
-
-    with caplog.at_level(logging.WARNING):
-        trained(tmp_path, model=Model, **options)
-    assert caplog.text.count("Samples are ranked by their plain loss") == warned
+def places_as_labels(examples):
+    return {"x": torch.stack([example["x"] for example in examples]), "labels": torch.arange(len(examples))}
 
 
 class OwnLoss(Trainer):
@@ -112,17 +154,200 @@ class OwnLoss(Trainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def test_no_false_alarm(tmp_path, caplog):
-    from hf_kakurenbo import KakurenboMixin
+class Own(KakurenboMixin, OwnLoss):
+    pass
 
-    class Own(KakurenboMixin, OwnLoss): ...
 
+HEADS = {"model": TwoHeads, "dataset": with_other_labels()}
+SEVERAL = r"several heads and several labels.*labels_b"
+SIMILAR = r"\(16, 16\) float32, are similarities between the samples"
+REFUSED = {
+    "two heads": (KakurenboTrainer, HEADS, SEVERAL),
+    "two heads by name": (KakurenboTrainer, {**HEADS, "label_names": ["labels", "labels_b"]}, SEVERAL),
+    "two heads in a tuple": (KakurenboTrainer, {**HEADS, "model": TwoHeadsInATuple}, SEVERAL),
+    "two heads, accumulated": (KakurenboTrainer, {**HEADS, "gradient_accumulation_steps": 4}, SEVERAL),
+    "two heads in bfloat16": (KakurenboTrainer, {**HEADS, "bf16": True}, SEVERAL),
+    "two heads in a trainer below the mixin": (Below, {**HEADS, "model": OneHead}, SEVERAL),
+    "two heads in a trainer above it": (Above, {**HEADS, "model": OneHead}, SEVERAL),
+    "the head that is not smoothed": (
+        KakurenboTrainer,
+        {**HEADS, "label_smoothing_factor": 0.1, "label_names": ["labels_b", "labels"]},
+        "several heads and several labels.*'labels'",
+    ),
+    "similarities": (KakurenboTrainer, {"model": Similarities}, SIMILAR),
+    "similarities, accumulated": (KakurenboTrainer, {"model": Similarities, "gradient_accumulation_steps": 4}, SIMILAR),
+    "similarities and a loss of the trainer's": (Own, {"model": Similarities}, SIMILAR),
+    "similarities of pairs": (KakurenboTrainer, {"model": Pairs}, SIMILAR),
+    "pairs whose labels are their places": (
+        KakurenboTrainer,
+        {"model": PairsByTheirPlace, "trainer_options": {"data_collator": places_as_labels}},
+        SIMILAR,
+    ),
+}
+
+
+@pytest.mark.parametrize(("trainer", "options", "message"), REFUSED.values(), ids=REFUSED)
+def test_the_loss_of_something_else_is_refused_before_a_step(tmp_path, trainer, options, message):
+    made = make_trainer(tmp_path, trainer, remove_unused_columns=False, **options)
+    before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"(?s){message}.*statistics_fn.*hiding_policy=\"none\""):
+        made.train()
+    assert same_tensors(made.model.state_dict(), before)
+
+
+def test_classes_that_are_as_many_as_the_samples_of_each_batch_are_none():
+    match = StatisticsMatcher()
+    match(torch.randn(16, 16), {"labels": torch.arange(16)})
+    match(torch.randn(11, 16), {"labels": torch.arange(11)})
+    message = r"(?s)\(16, 16\) in one batch and \(11, 11\) in another.*hiding_policy=\"none\""
+    with pytest.raises(ValueError, match=message):
+        match(torch.randn(11, 11), {"labels": torch.arange(11)})
+
+
+# ---- Known transformations ----
+
+
+def losing(loss, **tensors):
+    """A classifier with a loss of its own, from (the model, logits, labels), that holds tensors or modules."""
+
+    class Model(LinearClassifier):
+        config = SimpleNamespace(problem_type=None)
+
+        def __init__(self):
+            super().__init__()
+            for name, held in tensors.items():
+                setattr(self, name, held)
+
+        def forward(self, x, labels=None):
+            logits = self.head(x)
+            return {"logits": logits} if labels is None else {"loss": loss(self, logits, labels), "logits": logits}
+
+    return Model
+
+
+def plain(model, logits, labels, **options):
+    return nn.functional.cross_entropy(logits, labels, **options)
+
+
+EXPLAINED = {
+    "one head of two": (KakurenboTrainer, {**HEADS, "model": OneHead}),
+    "one head of two, smoothed": (KakurenboTrainer, {**HEADS, "model": OneHead, "label_smoothing_factor": 0.3}),
+    "a criterion": (
+        KakurenboTrainer,
+        {"model": losing(lambda m, *batch: m.criterion(*batch), criterion=nn.CrossEntropyLoss(WEIGHT))},
+    ),
+    "a criterion that smooths": (
+        KakurenboTrainer,
+        {"model": losing(lambda m, *batch: m.criterion(*batch), criterion=nn.CrossEntropyLoss(label_smoothing=0.4))},
+    ),
+    "weights of classes that the model holds": (
+        KakurenboTrainer,
+        {"model": losing(lambda m, *batch: plain(m, *batch, weight=m.weights), weights=WEIGHT)},
+    ),
+    "as many classes as samples, weighed": (
+        KakurenboTrainer,
+        {
+            "model": losing(lambda m, *batch: plain(m, *batch, weight=m.weights), weights=WEIGHT),
+            "per_device_train_batch_size": NUM_CLASSES,
+        },
+    ),
+    "smoothing": (KakurenboTrainer, {"model": losing(plain), "label_smoothing_factor": 0.3}),
+    "accumulation": (KakurenboTrainer, {"gradient_accumulation_steps": 4}),
+    "bfloat16": (KakurenboTrainer, {"bf16": True}),
+}
+
+
+@pytest.mark.parametrize(("trainer", "options"), EXPLAINED.values(), ids=EXPLAINED)
+def test_what_is_known_of_a_loss_explains_it_batch_by_batch(tmp_path, explained, trainer, options):
+    trained(tmp_path, trainer, num_train_epochs=1, remove_unused_columns=False, **options)
+    assert explained == [True] * 8
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_so_does_the_rule_of_each_task(tmp_path, explained, case):
+    # Accumulated, Trainer divides the loss of a language model by all tokens of four batches.
+    trainer = make(case, tmp_path, num_train_epochs=2, gradient_accumulation_steps=4, max_hidden_fraction=0.0)
+    trainer.train()
+    assert explained == [True] * 8
+
+
+SCALED = {
+    "a sum": (KakurenboTrainer, {"model": losing(lambda *batch: plain(*batch, reduction="sum"))}),
+    "a factor and a constant": (KakurenboTrainer, {"model": losing(lambda *batch: 3 * plain(*batch) + 7)}),
+    "a loss of the trainer's": (Own, {}),
+    "a loss function": (KakurenboTrainer, {"trainer_options": {"compute_loss_func": weighted_loss}}),
+    "a statistics_fn by name": (
+        KakurenboTrainer,
+        {
+            "model": losing(lambda *batch: plain(*batch, weight=WEIGHT)),
+            "statistics_fn": "single_label_classification",
+        },
+    ),
+    "no hiding": (
+        KakurenboTrainer,
+        {"model": losing(lambda *batch: plain(*batch, weight=WEIGHT)), "hiding_policy": "none"},
+    ),
+}
+WARNED = {
+    "weights of classes that are nowhere": losing(lambda *batch: plain(*batch, weight=WEIGHT)),
+    "other labels": losing(lambda model, logits, labels: plain(model, logits, (labels + 1) % NUM_CLASSES)),
+    "no labels": losing(lambda model, logits, labels: logits.square().mean()),
+    "the opposite": losing(lambda *batch: 5 - plain(*batch)),
+}
+
+
+@pytest.mark.parametrize(("trainer", "options"), SCALED.values(), ids=SCALED)
+def test_a_loss_that_ranks_alike_or_is_the_users_word_is_not_warned_of(tmp_path, caplog, trainer, options):
     with caplog.at_level(logging.WARNING):
-        trained(tmp_path, bf16=True)
-        trained(tmp_path, gradient_accumulation_steps=4)
-        trained(tmp_path, Own)
-        trained(tmp_path, trainer_options={"compute_loss_func": weighted_loss})
-    assert "ranked by their plain loss" not in caplog.text
+        trained(tmp_path, trainer, num_train_epochs=1, **options)
+    assert WARNING not in caplog.text
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 4}], ids=["each step", "accumulated"])
+@pytest.mark.parametrize("model", WARNED.values(), ids=WARNED)
+def test_a_loss_that_nothing_explains_is_warned_of_once(tmp_path, caplog, model, options):
+    with caplog.at_level(logging.WARNING):
+        ours = trained(tmp_path, model=model, max_hidden_fraction=0.0, **options)
+    [message] = [record.getMessage() for record in caplog.records if WARNING in record.getMessage()]
+    assert "statistics_fn" in message
+    assert 'hiding_policy="none"' in message
+    # Reading the first batches changes nothing of the training.
+    reference = trained(tmp_path, Trainer, model=model, **options)
+    assert losses(ours) == losses(reference)
+    assert same_weights(ours, reference)
+
+
+def test_the_figures_of_the_warning_are_the_means_of_both_losses(tmp_path, caplog):
+    # At learning rate 0 the losses of the first eight batches are known beforehand.
+    with caplog.at_level(logging.WARNING):
+        made = make_trainer(tmp_path, model=WARNED["no labels"], learning_rate=0.0, num_train_epochs=1)
+        made.train()
+    first = [made.train_dataset[index] for index in made.watch.orders[0][: 8 * 16]]
+    logits = made.model.head(torch.stack([sample["x"] for sample in first])).detach()
+    recorded = nn.functional.cross_entropy(logits, torch.stack([sample["labels"] for sample in first]))
+    assert f"on average {recorded:.4g} in the first batches" in caplog.text
+    assert f"a loss of {logits.square().mean():.4g}," in caplog.text
+
+
+def test_experts_balance_their_load_beside_the_loss(tmp_path, caplog):
+    words = [{"input_ids": ids, "labels": ids} for ids in torch.randint(0, 24, (40, 6)).tolist()]
+    config = transformers.MixtralConfig(
+        vocab_size=24,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=4,
+        output_router_logits=True,
+        router_aux_loss_coef=0.5,
+    )
+    with caplog.at_level(logging.WARNING):
+        trained(tmp_path, model=lambda: transformers.MixtralForCausalLM(config), dataset=words, num_train_epochs=4)
+    assert WARNING not in caplog.text
+
+
+# ---- The loss of a batch ----
 
 
 def test_the_mean_of_a_batch_counts_tokens():
@@ -130,159 +355,81 @@ def test_the_mean_of_a_batch_counts_tokens():
     logits = torch.randn(3, 5, 7, generator=generator)
     labels = torch.tensor([[1, 2, -100, -100, -100], [3, 4, 5, 6, 0], [-100] * 5])
     expected = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-    torch.testing.assert_close(mean_loss(Prediction(token_statistics, logits, labels)), expected)
+    found = batch_loss(Prediction(token_statistics, logits, labels))
+    torch.testing.assert_close(found.mean, expected)
+    assert int(found.questions) == 7
+    first, second = (nn.functional.cross_entropy(logits[i], labels[i]) for i in (0, 1))
+    torch.testing.assert_close(found.mean_of_samples, (first + second) / 2)
     masked = torch.tensor([1, 9, -1, 4])
     expected = nn.functional.cross_entropy(logits[0, [0, 3]], torch.tensor([1, 4]))
-    torch.testing.assert_close(mean_loss(Prediction(single_label_statistics, logits[0, :4], masked)), expected)
+    torch.testing.assert_close(batch_loss(Prediction(single_label_statistics, logits[0, :4], masked)).mean, expected)
 
 
-# ---- statistics_fn ----
+def test_the_mean_of_a_batch_counts_pixels_and_places():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(2, 3, 4, 4, generator=generator), torch.randint(0, 3, (2, 4, 4), generator=generator)
+    labels[0, :3], labels[1, 0] = 255, -100
+    asked = labels.clamp(0, 2) == labels
+    expected = nn.functional.cross_entropy(logits.movedim(1, 3)[asked], labels[asked])
+    torch.testing.assert_close(batch_loss(Prediction(segmentation_statistics, logits, labels)).mean, expected)
+    # Two tokens with a class each have the shapes of a span.
+    spans, places = torch.randn(5, 2, 9, generator=generator), torch.randint(0, 9, (5, 2), generator=generator)
+    expected = nn.functional.cross_entropy(spans.flatten(0, 1), places.flatten())
+    for rule in (question_answering_statistics, token_statistics):
+        torch.testing.assert_close(batch_loss(Prediction(rule, spans, places)).mean, expected)
 
 
-def right(outputs, inputs):
-    loss = nn.functional.cross_entropy(outputs["logits"].detach(), inputs["labels"], reduction="none")
-    confidence, predicted = outputs["logits"].detach().softmax(1).max(1)
-    return SampleStatistics(loss, predicted == inputs["labels"], confidence)
+@pytest.mark.parametrize("shape", [(6,), (6, 5)], ids=["classes", "tokens"])
+def test_smoothed_labels_are_pytorchs(shape):
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(*shape, 7, generator=generator), torch.randint(0, 7, shape, generator=generator)
+    labels[1] = -100
+    batch = Prediction(single_label_statistics if len(shape) == 1 else token_statistics, logits, labels)
+    expected = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), label_smoothing=0.3)
+    torch.testing.assert_close(smoothed(batch, batch_loss(batch), 0.3).mean, expected)
 
 
-def swapped(outputs, inputs):
-    loss, correct, confidence = right(outputs, inputs)
-    return loss, confidence, correct
+def test_a_criterion_is_tried_on_nothing_that_it_is_not_for():
+    model = nn.Sequential(
+        nn.MSELoss(), nn.TripletMarginLoss(), nn.CrossEntropyLoss(torch.ones(9)), nn.CrossEntropyLoss(), nn.Linear(3, 4)
+    )
+    batch = Prediction(single_label_statistics, torch.randn(6, 4), torch.tensor([0, 1, 2, 3, -100, 7]))
+    found = list(losses_of_its_criteria(batch, model))
+    expected = nn.functional.cross_entropy(batch.logits[:4], batch.labels[:4])
+    torch.testing.assert_close(found[0], expected)
+    assert len(found) == 2  # the bias has one number for each class too
 
 
-def integers(outputs, inputs):
-    return right(outputs, inputs)._replace(correct=right(outputs, inputs).correct.long())
+# ---- Two processes ----
 
 
-def percent(outputs, inputs):
-    return right(outputs, inputs)._replace(confidence=100 * right(outputs, inputs).confidence)
+def alarms(output_dir, options):
+    """Train a language model on this rank; of each batch, whether its loss is explained."""
+    answers, explains = [], LossCheck._explains
+
+    def noting(self, *args):
+        answers.append(explains(self, *args))
+        return answers[-1]
+
+    LossCheck._explains = noting
+    make(CASES["causal language modelling"], output_dir, num_train_epochs=6, **options).train()
+    return answers
 
 
-def nothing(outputs, inputs):
-    return None
+def refusal(output_dir):
+    """The message with which two heads are refused on this rank."""
+    with pytest.raises(ValueError, match="several heads") as raised:
+        trained(output_dir, **HEADS)
+    return str(raised.value)
 
 
-def lists(outputs, inputs):
-    return [field.tolist() for field in right(outputs, inputs)]
+@pytest.mark.wide
+@pytest.mark.parametrize("average", [True, False], ids=["tokens of all ranks", "tokens of each rank"])
+def test_two_processes_divide_by_the_tokens_of_both(tmp_path, average):
+    options = {"gradient_accumulation_steps": 2, "average_tokens_across_devices": average}
+    assert run_ranks(2, alarms, str(tmp_path), options) == [[True] * 8] * 2
 
 
-def two(outputs, inputs):
-    return right(outputs, inputs)[:2]
-
-
-def one_number(outputs, inputs):
-    return right(outputs, inputs)._replace(loss=right(outputs, inputs).loss.mean())
-
-
-ANSWERS = {
-    swapped: r"correct is \(16,\) float32; expected bool",
-    integers: r"correct is \(16,\) int64; expected bool",
-    percent: r"confidence has the value \d\d.*; expected a probability in \[0, 1\]",
-    nothing: r"returned NoneType; expected SampleStatistics\(loss, correct, confidence\)",
-    lists: r"loss is list.*; expected a tensor",
-    two: r"returned tuple.*; expected SampleStatistics",
-    one_number: r"loss is \(\) float32; expected shape \(16,\)",
-}
-
-
-@pytest.mark.parametrize(("function", "message"), ANSWERS.items(), ids=[function.__name__ for function in ANSWERS])
-def test_a_wrong_answer_is_refused_before_a_step(tmp_path, function, message):
-    trainer = make_trainer(tmp_path, statistics_fn=function)
-    before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
-    with pytest.raises(ValueError, match=rf"(?s){message}.*hiding_policy=\"none\""):
-        trainer.train()
-    assert same_tensors(dict(trainer.model.named_parameters()), before)
-
-
-def test_the_right_answer_is_what_the_built_in_rule_gives(tmp_path):
-    own, built_in = trained(tmp_path, statistics_fn=right), trained(tmp_path)
-    torch.testing.assert_close(own.ledger.loss, built_in.ledger.loss)
-    assert torch.equal(own.ledger.hidden, built_in.ledger.hidden)
-
-
-# ---- Labels that are ignored ----
-
-
-class Ignoring(LinearClassifier):
-    ignored = -1
-
-    def forward(self, x, labels):
-        logits = self.head(x)
-        loss = nn.functional.cross_entropy(logits, labels, ignore_index=self.ignored)
-        return {"loss": loss, "logits": logits}
-
-
-@pytest.mark.parametrize("ignored", [-1, 255, -100])
-@pytest.mark.parametrize("policy", ["kakurenbo", "infobatch"])
-def test_another_label_that_is_ignored(tmp_path, ignored, policy, caplog):
-    data = [{**s, "labels": torch.tensor(ignored)} if i % 10 == 0 else s for i, s in enumerate(samples())]
-    model = type("Model", (Ignoring,), {"ignored": ignored})
-    with caplog.at_level(logging.WARNING):
-        trainer = trained(tmp_path, model=model, dataset=data, hiding_policy=policy, learning_rate=0.05)
-    masked = torch.arange(203) % 10 == 0
-    assert bool(trainer.ledger.loss[masked].isnan().all())
-    assert int(trainer.ledger.times_hidden[masked].sum()) == 0
-    assert bool(trainer.ledger.loss[~masked].isfinite().all())
-    assert "ranked by their plain loss" not in caplog.text
-
-
-# ---- What a model returns ----
-
-
-def returning(make):
-    class Model(LinearClassifier):
-        def forward(self, x, labels):
-            outputs = super().forward(x, labels)
-            return make(outputs["loss"], outputs["logits"])
-
-    return Model
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda loss, logits: (loss, logits),
-        lambda loss, logits: {"loss": loss, "logits": logits, "output": 2 * logits},
-        lambda loss, logits: {"loss": loss, "output": logits},
-        lambda loss, logits: {"loss": loss, "output": logits, "last_hidden_state": logits, "hidden_states": (logits,)},
-    ],
-    ids=["tuple", "logits", "another name", "beside hidden states"],
-)
-def test_predictions_are_found(tmp_path, make):
-    trainer = trained(tmp_path, model=returning(make), learning_rate=0.05)
-    assert bool(trainer.ledger.loss.isfinite().all())
-    assert trainer.ledger.times_hidden.sum() > 0
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda loss, logits: {"loss": loss},
-        lambda loss, logits: (loss,),
-        lambda loss, logits: {"loss": loss, "a": logits, "b": logits},
-    ],
-    ids=["loss only", "loss only in a tuple", "several"],
-)
-def test_a_model_without_predictions_is_refused_with_the_true_reason(tmp_path, make):
-    with pytest.raises(ValueError, match=r"(?s)no predictions among it.*hiding_policy=\"none\"") as refused:
-        trained(tmp_path, model=returning(make))
-    assert "iger" not in str(refused.value)
-
-
-def test_the_exponential_needs_no_float64_off_the_cpu_and_is_the_same_in_every_row():
-    values = -torch.rand(1000, generator=torch.Generator().manual_seed(0)) * 5
-    for size in (1, 3, 7, 16, 17, 100):
-        assert torch.equal(exp(values[:size]), exp(values)[:size])
-    made = []
-
-    class Noting(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            made.append(getattr(result, "dtype", None))
-            return result
-
-    with Noting():
-        exp(torch.empty(4, device="meta"))
-        single_label_statistics(torch.empty(4, 3, device="meta"), torch.empty(4, dtype=torch.int64, device="meta"))
-    assert torch.float64 not in made
-    assert made
+@pytest.mark.wide
+def test_both_processes_refuse(tmp_path):
+    assert all("labels_b" in message for message in run_ranks(2, refusal, str(tmp_path)))

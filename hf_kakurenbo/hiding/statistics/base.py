@@ -56,6 +56,7 @@ def exp(logarithms: Tensor) -> Tensor:
 
 def masked_outside(labels: Tensor, classes: int) -> Tensor:
     """Integer labels with −100 in the place of what is no class in 0..C−1: other losses ignore −1 or 255."""
+    labels = labels.long()  # a byte has no −100
     return labels.masked_fill(labels.clamp(0, classes - 1) != labels, IGNORE_INDEX)
 
 

@@ -39,17 +39,39 @@ def require_statistics(answer: Any, num_samples: int) -> SampleStatistics:
     return statistics
 
 
-def require_confidences(statistics: SampleStatistics) -> None:
-    """Check that confidences are probabilities. Reads them, so it waits for the device.
+class ValueCheck:
+    """Reads the values of the statistics of the first batches, which waits for the device, and of no later ones."""
 
-    Raises:
-        ValueError: one is outside [0, 1], or is not a number though the sample's loss is one.
-    """
-    loss, _, confidence = statistics
-    outside = loss.isfinite() & ~((confidence >= 0) & (confidence <= 1))
-    if bool(outside.any()):
-        example = float(confidence[outside][0])
-        raise _wrong(f"confidence has the value {example:.4g}; expected a probability in [0, 1]")
+    _BATCHES = 4
+
+    def __init__(self) -> None:
+        self._left = self._BATCHES
+        self._common_losses: set[float] = set()
+
+    def __call__(self, statistics: SampleStatistics) -> None:
+        """Check one more batch.
+
+        Raises:
+            ValueError: a confidence is outside [0, 1], or is not a number though the sample's loss is one; or in each
+                of the first batches all samples have one loss, another one in another batch.
+        """
+        if self._left == 0:
+            return
+        self._left -= 1
+        loss, _, confidence = statistics
+        outside = loss.isfinite() & ~((confidence >= 0) & (confidence <= 1))
+        if bool(outside.any()):
+            example = float(confidence[outside][0])
+            raise _wrong(f"confidence has the value {example:.4g}; expected a probability in [0, 1]")
+        if len(loss) < 2 or not bool((loss == loss[0]).all()):
+            self._common_losses.clear()
+            return
+        self._common_losses.add(float(loss[0]))
+        if len(self._common_losses) == self._BATCHES:
+            raise _wrong(
+                f"loss has one value for all samples of a batch, {float(loss[0]):.4g} in this one; expected the loss "
+                "of each sample, before the mean over the batch"
+            )
 
 
 def _wrong(what: str) -> ValueError:

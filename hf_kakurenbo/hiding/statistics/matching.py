@@ -19,16 +19,12 @@ from .classification import (
     single_label_statistics,
     soft_label_statistics,
 )
+from .outputs import SPAN_LABELS, asks_for_spans, find_logits, find_loss, likely_cause
 from .question_answering import question_answering_statistics
 from .tokens import ACCURACY_THRESHOLD, flattened_token_statistics, segmentation_statistics, shifted, token_statistics
 
 Rule: TypeAlias = Callable[[Tensor, Tensor], SampleStatistics]
 """From (logits, labels) to the statistics, sample by sample."""
-
-_SPAN_LABELS = ("start_positions", "end_positions")
-
-# What models of Transformers call the tensors that are no predictions.
-_NO_PREDICTIONS = ("loss", "hidden", "attention", "embed", "pooler", "state", "past_key", "mask")
 
 LOSS_TOLERANCE = 5e-3
 """How far, as a fraction, the loss that a model returned may be from the one that a rule expects of it."""
@@ -172,6 +168,7 @@ class StatisticsMatcher:
         }
         self._last: tuple[str, Any] | None = None
         self._task_of_rows: str | None = None
+        self._square: int | None = None
 
     def __call__(
         self,
@@ -183,7 +180,8 @@ class StatisticsMatcher:
         """What is to be recorded of a batch.
 
         Args:
-            outputs: what the model returned: a mapping with `"logits"`, a tuple that holds them, or the logits.
+            outputs: what the model returned: a mapping with `"logits"`, or with one tensor of predictions under
+                another name; a tuple that holds them; or the logits.
             inputs: the batch, labels included.
             num_samples: B, how many samples the batch has; by default as many as it has rows.
             sample_of_token: (T,) integers, where several samples lie end to end in one row; see
@@ -193,9 +191,10 @@ class StatisticsMatcher:
             ValueError: the batch has no labels, no rule fits, or several do and nothing says which. The message says
                 what the model returned and shows the way out.
         """
-        labels, logits = self._find_labels(inputs), find_logits(outputs, asks_for_spans(inputs))
+        labels = self._find_labels(outputs, inputs)
+        logits = find_logits(outputs, labels, asks_for_spans(inputs))
         if logits is None or not isinstance(labels, Tensor):
-            raise self._nothing_fits(outputs, inputs)
+            raise self._nothing_fits(outputs, inputs, labels)
         labels = labels.to(logits.device)  # where the last layer of a model that is split over several devices is
         if num_samples not in (None, logits.shape[0]) and logits.shape[0] == 1:
             return self._measure_row(outputs, inputs, logits, labels, num_samples or 1, sample_of_token)
@@ -203,19 +202,41 @@ class StatisticsMatcher:
         if self._last is None or self._last[1] != kind or not TASKS[self._last[0]].fits(logits, labels):
             self._last = self._choose(outputs, inputs, logits, labels), kind
         task, labels = _placed(self._last[0], labels, inputs)
+        if task == "single_label_classification":
+            self._refuse_similarities(logits)
         return Prediction(self._rules[task], logits, labels)
+
+    def _refuse_similarities(self, logits: Tensor) -> None:
+        """Refuse classes that are as many as the samples in one batch, and in another batch again."""
+        size, others = logits.shape
+        if size != others:
+            return
+        self._square = self._square or size
+        if size != self._square:
+            raise ValueError(
+                f"The logits are ({self._square}, {self._square}) in one batch and ({size}, {size}) in another: they "
+                "are similarities between the samples of the batch, not classes, so no sample has a loss of its own."
+                + HOW_TO_WRITE_ONE
+            )
 
     @property
     def task(self) -> str | None:
         """The task whose rule measured the last batch; None before the first."""
         return self._task_of_rows if self._last is None else self._last[0]
 
-    def _find_labels(self, inputs: Mapping[str, Any]) -> Any:
+    def _find_labels(self, outputs: Any, inputs: Mapping[str, Any]) -> Any:
         if asks_for_spans(inputs):
-            return torch.stack([inputs[name].reshape(-1) for name in _SPAN_LABELS], dim=1)
+            return torch.stack([inputs[name].reshape(-1) for name in SPAN_LABELS], dim=1)
         for name in self.label_names:
             if inputs.get(name) is not None:
                 return inputs[name]
+        if find_loss(outputs) is not None:
+            raise ValueError(
+                f"The batch has no labels (looked for {', '.join(map(repr, self.label_names))} in {describe(inputs)}), "
+                "and the model computes its loss without any, as masked image modelling and contrastive models do: no "
+                f"built-in rule says what the loss of a single sample is.\nThe model returned {describe(outputs)}."
+                + HOW_TO_WRITE_ONE
+            )
         raise ValueError(
             f"The batch has no labels, and hiding ranks samples by their loss on them. Looked for "
             f"{', '.join(map(repr, self.label_names))} in a batch of {describe(inputs)}. Give the training dataset "
@@ -229,7 +250,7 @@ class StatisticsMatcher:
         tasks = [task for task in self.tasks if (task == "question_answering") == spans]
         fitting = [task for task in tasks if TASKS[task].fits(logits, labels)]
         if not fitting:
-            raise self._nothing_fits(outputs, inputs)
+            raise self._nothing_fits(outputs, inputs, labels)
         if len(fitting) == 1:
             return fitting[0]
         loss = find_loss(outputs)
@@ -274,61 +295,14 @@ class StatisticsMatcher:
             shift=task == "causal_language_modeling",
         )
 
-    def _nothing_fits(self, outputs: Any, inputs: Mapping[str, Any]) -> ValueError:
+    def _nothing_fits(self, outputs: Any, inputs: Mapping[str, Any], labels: Any) -> ValueError:
         made_for = "" if self.tasks == tuple(TASKS) else f" (looked for {' or '.join(self.tasks)})"
         return ValueError(
             f"No built-in rule gives the per-sample loss, correctness and confidence of this batch{made_for}.\n"
             f"The model returned {describe(outputs)}.\nThe batch holds {describe(inputs)}."
-            + _likely_cause(find_logits(outputs), self._find_labels(inputs), self.fused)
+            + likely_cause(outputs, labels, self.fused)
             + HOW_TO_WRITE_ONE
         )
-
-
-def asks_for_spans(inputs: Mapping[str, Any]) -> bool:
-    """Whether the labels of a batch are starts and ends, as in extractive question answering."""
-    return all(inputs.get(name) is not None for name in _SPAN_LABELS)
-
-
-def find_logits(outputs: Any, spans: bool = False) -> Tensor | None:
-    """The logits among what a model returned; of the start and the end of a span, stacked to (B, 2, T)."""
-    if isinstance(outputs, Tensor):
-        return outputs
-    if isinstance(outputs, (tuple, list)):
-        # A tuple holds (loss, logits, ...), or (logits, ...) where the loss is computed outside the model.
-        found = [item for item in outputs if isinstance(item, Tensor) and item.ndim > 0]
-        return torch.stack(found[:2], dim=1) if spans and len(found) > 1 else next(iter(found), None)
-    start, end = _entry(outputs, "start_logits"), _entry(outputs, "end_logits")
-    if spans and start is not None and end is not None:
-        return torch.stack([start, end], dim=1)
-    logits = _entry(outputs, "logits")
-    return _only_prediction(outputs) if logits is None else logits
-
-
-def _only_prediction(outputs: Any) -> Tensor | None:
-    """The one tensor beside the loss in a dict without logits; of several nothing says which it is."""
-    if not isinstance(outputs, Mapping):
-        return None
-    found = [
-        entry
-        for name, entry in outputs.items()
-        if isinstance(entry, Tensor) and entry.ndim > 0 and not any(word in name for word in _NO_PREDICTIONS)
-    ]
-    return found[0] if len(found) == 1 else None
-
-
-def find_loss(outputs: Any) -> Tensor | None:
-    """The loss among what a model returned, if there is one."""
-    if isinstance(outputs, Tensor):
-        return None
-    if isinstance(outputs, (tuple, list)):
-        first = outputs[0] if outputs else None
-        return first if isinstance(first, Tensor) and first.numel() == 1 else None
-    return _entry(outputs, "loss")
-
-
-def _entry(outputs: Any, name: str) -> Tensor | None:
-    entry = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
-    return entry if isinstance(entry, Tensor) else None
 
 
 def _placed(task: str, labels: Tensor, inputs: Mapping[str, Any]) -> tuple[str, Tensor]:
@@ -336,22 +310,6 @@ def _placed(task: str, labels: Tensor, inputs: Mapping[str, Any]) -> tuple[str, 
     if task == "causal_language_modeling" and inputs.get("shift_labels") is not None:
         return "token_classification", inputs["shift_labels"].to(labels.device)
     return task, labels
-
-
-def _likely_cause(logits: Tensor | None, labels: Any, fused: bool) -> str:
-    if logits is None and fused:
-        return "\nThere are no logits among it: a fused loss computes none. Turn it off (`use_liger_kernel=False`)."
-    if logits is None:
-        return (
-            "\nThere are no predictions among it that could be recognised (`logits`, or one tensor beside the "
-            "loss), so it does not say how well each sample is known."
-        )
-    if isinstance(labels, Tensor) and logits.ndim == 3 and labels.ndim == 2 and logits.shape[1] != labels.shape[1]:
-        return (
-            f"\nThe logits have {logits.shape[1]} places and the labels {labels.shape[1]}: the model adds or leaves "
-            "out tokens (prompt tuning, `logits_to_keep`), and a `statistics_fn` has to say which belong together."
-        )
-    return ""
 
 
 def _agrees(loss: Tensor, expected: Tensor) -> bool:

@@ -44,7 +44,7 @@ def token_statistics(
         and it is not correct.
     """
     labels = shifted(labels) if shift else labels
-    asked = _is_class(labels, logits.shape[-1], IGNORE_INDEX)
+    asked = is_class(labels, logits.shape[-1], IGNORE_INDEX)
     statistics = _statistics_by_row(logits.detach(), labels, asked)
     return _mean_over(statistics.sum(dim=2), asked.sum(dim=1), accuracy_threshold)
 
@@ -74,7 +74,7 @@ def flattened_token_statistics(
     """
     if shift:
         labels, sample_of_token = shifted(labels), _sample_of_next_token(sample_of_token)
-    asked = _is_class(labels, logits.shape[-1], IGNORE_INDEX) & (sample_of_token >= 0)
+    asked = is_class(labels, logits.shape[-1], IGNORE_INDEX) & (sample_of_token >= 0)
     statistics = _statistics_by_row(logits.detach(), labels, asked)
     return _mean_over(*_sums_by_sample(statistics, asked, sample_of_token, num_samples), accuracy_threshold)
 
@@ -139,7 +139,7 @@ def segmentation_statistics(
     logits = logits.detach()
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    asked = _is_class(labels, logits.shape[1], ignore_index)
+    asked = is_class(labels, logits.shape[1], ignore_index)
     sums = [
         _statistics_of_image(image, image_labels, image_asked).sum(dim=1)
         for image, image_labels, image_asked in zip(logits, labels, asked, strict=True)
@@ -152,7 +152,7 @@ def shifted(labels: Tensor) -> Tensor:
     return functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
 
 
-def _is_class(labels: Tensor, classes: int, ignore_index: int) -> Tensor:
+def is_class(labels: Tensor, classes: int, ignore_index: int) -> Tensor:
     """Which labels ask for something."""
     return (labels >= 0) & (labels < classes) & (labels != ignore_index)
 
