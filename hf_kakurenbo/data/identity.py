@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
+import datasets
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from .batched_access import require_all_examples, require_order_of_indices, shows_its_order
 from .row_order import require_order, require_rows
 
 # Added to the name of the ids: the entry that says to which sample each token belongs.
@@ -41,10 +43,14 @@ class IdentifiedDataset(Dataset[tuple[int, Any]]):
 
     Args:
         dataset: any dataset with `__len__` and `__getitem__`; batched access through `__getitems__` is kept.
+
+    Raises:
+        ValueError: when asked for a batch, if its `__getitems__` returns other examples, or in another order.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
+        self._compared = isinstance(dataset, datasets.Dataset)  # whose order is known
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -54,7 +60,13 @@ class IdentifiedDataset(Dataset[tuple[int, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> IdentifiedExamples:
         fetch = getattr(self.dataset, "__getitems__", None)
-        examples = fetch(indices) if fetch else [self.dataset[index] for index in indices]
+        if fetch is None:
+            return IdentifiedExamples(indices, [self.dataset[index] for index in indices])
+        examples = fetch(indices)
+        require_all_examples(self.dataset, indices, examples)
+        if not self._compared and shows_its_order(indices):
+            self._compared = True
+            require_order_of_indices(self.dataset, fetch, indices, examples)
         return IdentifiedExamples(indices, examples)
 
     def set_epoch(self, epoch: int) -> None:
