@@ -38,6 +38,7 @@ class Recorder:
         self._data_parallel = data_parallel
         self._pending = PendingMeasurements(self.device, num_samples, data_parallel or DataParallelWorld.of_all_ranks())
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._versions: list[int] = []
         self._waiting_kind: Any = None
         self._waiting_elements = 0
 
@@ -83,6 +84,7 @@ class Recorder:
         # A compiled model may write its next outputs into the same memory, hence the copy. Anything more is left for
         # later: beside a step, when no cache holds it, a call costs several times what it does in a loop of its own.
         self._waiting.append((ids, logits.detach().clone(), labels))
+        self._versions.append(_version(ids) + _version(labels))
         self._waiting_elements += logits.numel()
         if self._waiting_elements >= self._WAITING_ELEMENTS:
             self._settle()
@@ -90,8 +92,9 @@ class Recorder:
     def _settle(self) -> None:
         if not self._waiting:
             return
+        self._require_unchanged()
         ids, logits, labels = (torch.cat(parts).to(self.device) for parts in zip(*self._waiting, strict=True))
-        self._waiting, self._waiting_elements = [], 0
+        self._forget_waiting()
         self.add(ids, self._waiting_kind[0](logits, labels))
 
     def restore(self, measurements: Measurements) -> None:
@@ -104,7 +107,20 @@ class Recorder:
     def clear(self) -> None:
         """Forget everything."""
         self._pending.clear()
-        self._waiting, self._waiting_elements = [], 0
+        self._forget_waiting()
+
+    def _forget_waiting(self) -> None:
+        self._waiting, self._versions, self._waiting_elements = [], [], 0
+
+    def _require_unchanged(self) -> None:
+        """Check that labels and ids that wait are still those of their logits, by how often they were written into."""
+        if self._versions != [_version(ids) + _version(labels) for ids, _, labels in self._waiting]:
+            raise RuntimeError(
+                "The labels or the ids of an earlier batch have been written over since its loss was computed, and the "
+                "statistics of its samples would follow from others. Something changes a batch in place, or copies all "
+                "batches into the same tensors. Let it make new tensors, or train without hiding "
+                '(hiding_policy="none").'
+            )
 
     def gathered(self) -> Measurements:
         """What all ranks have measured, on the CPU, the same on every rank; a collective call.
@@ -138,3 +154,8 @@ class Recorder:
                 seen.numpy()[measurements.ids.numpy()] = True
         self.clear()
         return count
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written into; those of inference mode do not say so."""
+    return 0 if tensor.is_inference() else tensor._version

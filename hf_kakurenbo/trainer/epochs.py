@@ -57,6 +57,7 @@ def run_epoch(trainer: Any, training: Training, parent: Callable[..., None], **c
             f"{HidingCallback.__name__}, which the trainer puts first among its callbacks. Leave it there, or set "
             'hiding_policy="none".'
         )
+    _require_length(training, epoch)
     if epoch == 0 and checkpoint is None and hiding_arguments(trainer.args).initial_pass:
         measure_all(trainer, training)
     batches = _begin_epoch(trainer, training, epoch, batches_done, checkpoint if continues else None)
@@ -77,6 +78,19 @@ def run_epoch(trainer: Any, training: Training, parent: Callable[..., None], **c
     )
     if complete:
         trainer.control.should_training_stop = True
+
+
+def _require_length(training: Training, epoch: int) -> None:
+    """Check that the dataset has as many samples as the ledger: ids are their places in it."""
+    loader = training.training_loader
+    found = loader.num_samples if isinstance(loader.sampler, SampleStream) else len(loader.dataset)
+    if found != loader.num_samples:
+        raise RuntimeError(
+            f"The training dataset ({type(loader.dataset).__name__}) has {found:,} samples before epoch {epoch}, and "
+            f"{loader.num_samples:,} when its loader was made, so a sample is no longer known by its place. Leave its "
+            "length as it is within a training, and start another one, from the weights, for another length; or set "
+            'hiding_policy="none".'
+        )
 
 
 def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int, interrupted: str | None) -> int:
