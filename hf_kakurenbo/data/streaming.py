@@ -165,9 +165,10 @@ class SampleStream(IterableDataset[Any]):
             self._progress.share_memory_()  # type: ignore[no-untyped-call]
 
     def assigned(self, assignment: BatchAssignment) -> SampleStream:
-        """The same stream with another assignment of batches; it follows this one's epochs."""
+        """The same stream with another assignment of batches, and epochs of its own: other loaders may be made meanwhile."""
         assigned = copy(self)
         assigned.assignment = assignment
+        assigned._hidden, assigned._progress = _copy_of(self._hidden), _copy_of(self._progress)
         return assigned
 
     def of_hidden(self) -> SampleStream:
@@ -323,6 +324,12 @@ class SampleStream(IterableDataset[Any]):
             if position == stops_after:
                 return
         yield from (kept[position] for position in filling)
+
+
+def _copy_of(tensor: Tensor) -> Tensor:
+    """A copy, which workers share if they share the tensor."""
+    copied = tensor.clone()
+    return copied.share_memory_() if tensor.is_shared() else copied  # type: ignore[no-untyped-call]
 
 
 def _known_length(dataset: Any) -> int:

@@ -51,6 +51,11 @@ def wrap_stream(trainer: Any) -> None:
         trainer.train_dataset = SampleStream(dataset, options.sample_id_column, options.num_samples, shared=workers)
 
 
+def unwrapped(dataset: Any) -> Any:
+    """What a stream was before it was wrapped, for whoever evaluates on the training dataset; any other as it is."""
+    return dataset.dataset if isinstance(dataset, SampleStream) else dataset
+
+
 def name_of_ids(trainer: Any) -> str:
     """The entry of a batch under which ids travel: `sample_id_column`, unless the model has an input of that name."""
     name = hiding_arguments(trainer.args).sample_id_column

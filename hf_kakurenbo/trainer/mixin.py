@@ -130,6 +130,7 @@ class KakurenboMixin(_Base):
     ) -> Any:
         parent = super()._get_dataloader
         if not (is_training and self._hides()):
+            dataset = dataloaders.unwrapped(dataset)
             return parent(dataset, description, batch_size, sampler_fn, is_training, dataloader_key)
         return dataloaders.make_training_loader(
             self, parent, dataset, description, batch_size, sampler_fn, dataloader_key

@@ -490,3 +490,16 @@ class HidingOnlyALoss(KakurenboMixin, OnlyALoss):
 def test_a_loss_without_outputs_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"(?s)OnlyALoss.compute_loss.*return_outputs=True.*hiding_policy=\"none\""):
         make(tmp_path, HidingOnlyALoss).train()
+
+
+def test_more_epochs_in_the_same_process(tmp_path):
+    """A notebook trains on: one trainer object resumes from its own last checkpoint."""
+    trainer = make(tmp_path, save_strategy="epoch")
+    trainer.train()
+    assert_hides_right(trainer)
+    trainer.model.trained.clear()
+    trainer.epochs.hidden.clear()
+    trainer.args.num_train_epochs = 5
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.model.trained == [Counter(set(range(203)) - gone) for gone in trainer.epochs.hidden]
+    assert [bool(gone) for gone in trainer.epochs.hidden] == [True, True]
