@@ -10,6 +10,8 @@ import torch
 
 from .random_state import untouched_random_state
 
+# Packages whose datasets return examples in the order of the indices; asking for one more may draw an image.
+_IN_ORDER = ("datasets", __package__.partition(".")[0])
 _WAY_OUT = (
     "Let it return one example for each index, in the order of the indices (it may read them in another), or leave it "
     'out, so that `__getitem__` is called, or set hiding_policy="none".'
@@ -35,6 +37,11 @@ def require_all_examples(dataset: Any, indices: Sequence[int], examples: Any) ->
             f"{type(dataset).__name__}.__getitems__ returned {counts[0]} examples for {len(indices)} indices, so it "
             f"cannot be said which sample is which, and hiding would record losses for other samples. {_WAY_OUT}"
         )
+
+
+def may_reorder(fetch: Callable[..., Any]) -> bool:
+    """Whether it is not known in what order a `__getitems__` returns examples: it is someone else's."""
+    return getattr(fetch, "__module__", "").partition(".")[0] not in _IN_ORDER
 
 
 def shows_its_order(indices: Sequence[int]) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
-import datasets
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .batched_access import require_all_examples, require_order_of_indices, shows_its_order
+from .batched_access import may_reorder, require_all_examples, require_order_of_indices, shows_its_order
 from .row_order import require_order, require_rows
 
 # Added to the name of the ids: the entry that says to which sample each token belongs.
@@ -50,7 +49,7 @@ class IdentifiedDataset(Dataset[tuple[int, Any]]):
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        self._compared = isinstance(dataset, datasets.Dataset)  # whose order is known
+        self._compared = False
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -64,7 +63,7 @@ class IdentifiedDataset(Dataset[tuple[int, Any]]):
             return IdentifiedExamples(indices, [self.dataset[index] for index in indices])
         examples = fetch(indices)
         require_all_examples(self.dataset, indices, examples)
-        if not self._compared and shows_its_order(indices):
+        if not self._compared and may_reorder(fetch) and shows_its_order(indices):
             self._compared = True
             require_order_of_indices(self.dataset, fetch, indices, examples)
         return IdentifiedExamples(indices, examples)

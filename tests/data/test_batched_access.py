@@ -1,11 +1,14 @@
 """A dataset that is asked for a batch gives the examples of its indices, all of them and in their order."""
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset, Subset
 
+from hf_kakurenbo import load_fdsl
 from hf_kakurenbo.data import IdentifiedDataset
+from hf_kakurenbo.data.batched_access import may_reorder
 from toy import make_trainer, same_tensors, samples, trained
 
 
@@ -102,3 +105,11 @@ def test_one_example_is_asked_for_once_more_and_no_other():
     for _ in range(3):
         identified.__getitems__([0, 4, 2])
     assert dataset.asked[1:] == [[10, 14, 12], [14], [10, 14, 12], [10, 14, 12]]
+
+
+def test_of_datasets_whose_order_is_known_nothing_is_asked_for_once_more():
+    table = datasets.Dataset.from_dict({"x": list(range(20))})
+    assert not may_reorder(table.__getitems__)
+    assert not may_reorder(load_fdsl("rcdb-test").__getitems__)
+    assert may_reorder(Batched().__getitems__)
+    assert may_reorder(Subset(table, range(10)).__getitems__)  # which asks whatever it is a part of
