@@ -1,5 +1,7 @@
 """Sentence Transformers' trainers under the mixin: losses that give each sample one of its own hide, others refuse."""
 
+import os
+
 import datasets
 import pytest
 import torch
@@ -7,6 +9,7 @@ import transformers
 from torch.nn import functional
 
 from hf_kakurenbo import SampleStatistics
+from processes import run_ranks
 from toy import epochs, losses, same_tensors, same_weights
 from trl_toy import QUIET, WORDS, text, tokenizer, with_hiding
 
@@ -308,3 +311,20 @@ def test_the_loss_that_is_trained_is_compared(tmp_path):
 
     with pytest.raises(ValueError, match=r"ranked by another loss than the one that is trained.*statistics_fn.*none"):
         make("contrastive", tmp_path, loss=Doubled).train()
+
+
+def on_each_rank(name, folder):
+    trainer = make(name, folder / os.environ["RANK"], per_device_train_batch_size=3, **STILL)
+    trainer.train()
+    alone = torch.tensor([loss_alone(trainer, index) for index in range(NUM_SAMPLES)])
+    return trainer.ledger.state_dict(), alone
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("name", ["cosine", "binary", "contrastive"])
+def test_two_processes_record_each_sample_as_it_is_alone(name, tmp_path):
+    ranks = run_ranks(2, on_each_rank, name, tmp_path)
+    for ledger, alone in ranks:
+        torch.testing.assert_close(ledger["loss"], alone, rtol=1e-4, atol=1e-5)
+        assert same_tensors(ledger, ranks[0][0])
+    assert int(ranks[0][0]["times_hidden"].sum()) == 9

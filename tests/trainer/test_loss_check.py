@@ -204,6 +204,13 @@ def test_classes_that_are_as_many_as_the_samples_of_each_batch_are_none():
         match(torch.randn(11, 11), {"labels": torch.arange(11)})
 
 
+def test_a_number_of_choices_may_be_that_of_the_samples():
+    """Of questions with as many choices as the batch has samples, where the model is made for choices."""
+    match = StatisticsMatcher(["single_label_classification"])
+    for size in (4, 3):
+        match(torch.randn(size, size), {"labels": torch.arange(size)})
+
+
 # ---- Known transformations ----
 
 

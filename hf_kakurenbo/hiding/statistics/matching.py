@@ -202,8 +202,8 @@ class StatisticsMatcher:
         if self._last is None or self._last[1] != kind or not TASKS[self._last[0]].fits(logits, labels):
             self._last = self._choose(outputs, inputs, logits, labels), kind
         task, labels = _placed(self._last[0], labels, inputs)
-        if task == "single_label_classification":
-            self._refuse_similarities(logits)
+        if task == "single_label_classification" and len(self.tasks) > 1:
+            self._refuse_similarities(logits)  # a model or a user that names the one task knows it
         return Prediction(self._rules[task], logits, labels)
 
     def _refuse_similarities(self, logits: Tensor) -> None:
