@@ -165,7 +165,7 @@ class SampleStream(IterableDataset[Any]):
             self._progress.share_memory_()  # type: ignore[no-untyped-call]
 
     def assigned(self, assignment: BatchAssignment) -> SampleStream:
-        """The same stream with another assignment of batches, and epochs of its own: other loaders may be made meanwhile."""
+        """The same stream with another assignment of batches and epochs of its own: others may be made meanwhile."""
         assigned = copy(self)
         assigned.assignment = assignment
         assigned._hidden, assigned._progress = _copy_of(self._hidden), _copy_of(self._progress)
