@@ -1,13 +1,18 @@
 """Steps and losses that change their batch: what is recorded is right, or the training ends before a wrong step."""
 
+import math
+import os
+from collections import Counter
+
 import pytest
 import torch
-from test_further_uses import assert_recorded, make
+from test_further_uses import EvaluatesTheTrainingData, MakesALoader, assert_recorded, make
 from torch.utils.checkpoint import checkpoint
 from transformers import Trainer
 
 from counting import assert_hides_right, rows
 from hf_kakurenbo import KakurenboMixin, KakurenboTrainer
+from processes import run_ranks
 from toy import same_tensors
 
 
@@ -173,3 +178,29 @@ class HidingOnlyALoss(KakurenboMixin, OnlyALoss):
 def test_a_loss_without_outputs_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"(?s)OnlyALoss.compute_loss.*return_outputs=True.*hiding_policy=\"none\""):
         make(tmp_path, HidingOnlyALoss).train()
+
+
+def on_each_rank(trainer, callbacks, folder):
+    made = make(
+        folder / os.environ["RANK"],
+        trainer,
+        callbacks=[callback() for callback in callbacks],
+        per_device_train_batch_size=8,
+        learning_rate=0.0,
+    )
+    made.train()
+    assert_recorded(made, rows())
+    return made.model.trained, made.epochs.hidden
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("trainer", [Reorders, InPieces], ids=lambda one: one.__name__)
+def test_on_two_processes(tmp_path, trainer):
+    callbacks = [EvaluatesTheTrainingData, MakesALoader]
+    (first, hidden), (second, hidden_too) = run_ranks(2, on_each_rank, trainer, callbacks, tmp_path)
+    assert hidden == hidden_too
+    assert [bool(gone) for gone in hidden] == [False, True, True]
+    for trained, gone in zip(map(Counter.__add__, first, second), hidden, strict=True):
+        assert set(trained) == set(range(203)) - gone
+        # The last batch of both is filled up with samples of the first.
+        assert sum(trained.values()) == math.ceil((203 - len(gone)) / 16) * 16
