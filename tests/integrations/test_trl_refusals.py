@@ -191,8 +191,12 @@ def test_preferences_of_earlier_releases_are_refused(name, monkeypatch):
     require_supported(made, True)
 
 
-def test_the_page_names_every_trainer_that_is_known():
-    page = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text(encoding="utf-8")
-    table = page[page.index("| trainer | ranked by |") : page.index("| refused | because |")]
-    named = set(re.findall(r"`(\w+(?:Trainer|Loss))`", table))
-    assert named == {*_OBSERVERS, *_CRITERIA, *_OF_EMBEDDINGS}
+@pytest.mark.parametrize(
+    ("page", "known"),
+    [("trl.md", {*_OBSERVERS}), ("sentence_transformers.md", {*_CRITERIA, *_OF_EMBEDDINGS})],
+    ids=["TRL", "Sentence Transformers"],
+)
+def test_the_page_names_every_trainer_that_is_known(page, known):
+    text = (Path(__file__).parents[2] / "docs" / "howto" / page).read_text(encoding="utf-8")
+    ranked, _, _ = text[text.index("ranked by |") :].partition("| refused")
+    assert set(re.findall(r"`(\w+(?:Trainer|Loss))`", ranked)) == known
