@@ -71,6 +71,7 @@ class InPieces(KakurenboTrainer):
     """Splits a batch in two, each with a loss of its own."""
 
     def training_step(self, model, inputs, num_items_in_batch=None):
+        model.train()
         losses = []
         for half in range(2):
             loss = self.compute_loss(model, self._prepare_inputs(self.piece(inputs, half)))
