@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
-from torch import nn
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TRANSFORMERS_MINIMUM, TRANSFORMERS_BELOW = "5.4", "6"
 

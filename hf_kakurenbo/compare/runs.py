@@ -24,6 +24,8 @@ from typing import Any, cast
 import torch
 import transformers
 
+from ..config import NO_HIDING
+from ..hiding.policies import HidingPolicy, find_policy
 from ..utils.processes import end_with_parent
 from .methods import Method
 from .records import Record, RecordFolder
@@ -42,6 +44,8 @@ class _Seed:
     methods: Sequence[Method]
     seed: int
     folder: Path
+    policies: Sequence[type[HidingPolicy]]
+    """Of the methods: a process that is sent a class imports its module, which registers it there."""
 
     @property
     def title(self) -> str:
@@ -77,7 +81,8 @@ def run(
         RuntimeError: a training failed, or the process that did it was ended from outside.
     """
     _check(tasks, methods, seeds, processes)
-    work = [_Seed(task, methods, seed, folder) for seed in seeds for task in tasks]
+    policies = _policies_of(methods)
+    work = [_Seed(task, methods, seed, folder, policies) for seed in seeds for task in tasks]
     left = sum(map(_count_missing, work))
     folder.mkdir(parents=True, exist_ok=True)
     records = []
@@ -88,6 +93,11 @@ def run(
             if is_new and on_progress is not None:
                 on_progress(record, left)
     return records
+
+
+def _policies_of(methods: Sequence[Method]) -> list[type[HidingPolicy]]:
+    names = {method.options["hiding_policy"] for method in methods if "hiding_policy" in method.options}
+    return [find_policy(name) for name in sorted(names - {NO_HIDING})]
 
 
 def _count_missing(work: _Seed) -> int:
@@ -328,7 +338,9 @@ def _check(tasks: Sequence[Task], methods: Sequence[Method], seeds: Sequence[int
                 _check_settings(task, method, folder)
     if processes > 1:
         for task in tasks:
-            _require_sendable(task)
+            _require_sendable(f"load and make_model of the task {task.name!r}", task)
+        for policy in _policies_of(methods):
+            _require_sendable(f"the policy {policy.__qualname__}", policy)
 
 
 def _require_distinct(kind: str, given: Sequence[Hashable]) -> None:
@@ -365,11 +377,11 @@ def _check_settings(task: Task, method: Method, folder: str) -> None:
         raise ValueError(f"The method {method.name!r} on the task {task.name!r}: {error}") from error
 
 
-def _require_sendable(task: Task) -> None:
+def _require_sendable(what: str, sent: object) -> None:
     try:
-        pickle.dumps(task)
+        pickle.dumps(sent)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"With several processes, load and make_model of the task {task.name!r} must be at the top level of a "
-            f"module, or a functools.partial of what is, so that each process can import them ({error})."
+            f"With several processes, {what} must be at the top level of a module, or a functools.partial of what is, "
+            f"so that each process can import it ({error})."
         ) from error

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..utils.files import full_disk_explained, remove_leftovers, written_beside
 from .catalog import SHIPPED_SEED, find_accepted, find_family
+from .family import Family
 
 # So many categories are searched between one writing of the file and the next.
 _BETWEEN = 500
@@ -21,18 +22,18 @@ _BETWEEN = 500
 _Map = Callable[[Callable[[int], int], Iterable[int]], Iterable[int]]
 
 
-def find_attempt(family: str, seed: int, category: int) -> int:
+def find_attempt(family: Family, seed: int, category: int) -> int:
     """The number of the first accepted attempt at a category.
 
     Args:
-        family: the name of the family.
+        family: whose; a process that is sent one imports the module that defines it.
         seed: in 0..2**63 − 1.
         category: at least 0.
 
     Raises:
         RuntimeError: none of 65,536 attempts is accepted.
     """
-    return find_accepted(find_family(family), seed, category)[0]
+    return find_accepted(family, seed, category)[0]
 
 
 def search(
@@ -66,12 +67,13 @@ def search(
     for name, value in (("categories", categories), ("processes", processes)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
-    found = _read(path, family, seed)
+    searched = find_family(family)
+    found = _read(path, searched, seed)
     on_progress(len(found))
     with _mapper(processes) as mapped:
         while len(found) < categories:
             numbers = range(len(found), min(len(found) + _BETWEEN, categories))
-            more = list(mapped(partial(find_attempt, family, seed), numbers))
+            more = list(mapped(partial(find_attempt, searched, seed), numbers))
             found = np.concatenate([found, np.array(more, dtype=np.uint16)])
             _write(path, found)
             on_progress(len(found))
@@ -95,7 +97,7 @@ def _write(path: Path, found: NDArray[np.uint16]) -> None:
             np.save(stream, found)
 
 
-def _read(path: Path, family: str, seed: int) -> NDArray[np.uint16]:
+def _read(path: Path, family: Family, seed: int) -> NDArray[np.uint16]:
     if not path.exists():
         return np.empty(0, dtype=np.uint16)
     try:

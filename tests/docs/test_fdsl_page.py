@@ -131,4 +131,6 @@ def test_each_picture_is_what_its_command_draws(family, tmp_path):
 def test_the_page_names_every_command():
     block = PAGE.split("## On disk, and the command")[1].split("```bash\n")[1].split("```")[0]
     named = [line.split()[2] for line in block.strip().splitlines()]
-    assert sorted(named) == sorted(command.name or command.callback.__name__ for command in fdsl.registered_commands)
+    assert sorted(named) == sorted(
+        command.name or command.callback.__name__ for command in fdsl.app.registered_commands
+    )

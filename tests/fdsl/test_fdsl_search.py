@@ -80,7 +80,7 @@ def test_a_family_that_accepts_nothing(monkeypatch):
     monkeypatch.setattr(type(find_family("exfractaldb")), "accepts", lambda self, parameters, key: False)
     monkeypatch.setattr(catalog, "_MOST_ATTEMPTS", 50)
     with pytest.raises(RuntimeError, match="None of 50 attempts at category 3 of exfractaldb is accepted"):
-        find_attempt("exfractaldb", 0, 3)
+        find_attempt(find_family("exfractaldb"), 0, 3)
     with pytest.raises(RuntimeError, match="None of 50 attempts at category 2 of exfractaldb is accepted"):
         load_fdsl("exfractaldb-test", seed=918273, image_size=8)[2 * 8]
 

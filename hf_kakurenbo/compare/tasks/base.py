@@ -49,6 +49,7 @@ class Task:
         make_model: from random weights, drawn from PyTorch's generator: a classifier whose first output but for the
             loss are logits, (B, classes).
         arguments: fields of `KakurenboConfig`: epochs, batch size, learning rate, schedule.
+        summary: a line for people.
 
     Raises:
         ValueError: the name cannot be that of a folder, or the arguments lack what methods multiply.
@@ -58,6 +59,7 @@ class Task:
     load: Callable[[], Splits]
     make_model: Callable[[], PreTrainedModel]
     arguments: Mapping[str, Any]
+    summary: str = ""
 
     def __post_init__(self) -> None:
         require_folder_name("task", self.name)

@@ -27,6 +27,7 @@ def _task(
     epochs: int,
     learning_rate: float,
     batch_size: int,
+    summary: str,
 ) -> Task:
     """A task with the schedule that all have.
 
@@ -43,15 +44,21 @@ def _task(
         "weight_decay": 0.05,
         "use_cpu": True,
     }
-    return Task(name, load, make_model, arguments)
+    return Task(name, load, make_model, arguments, summary)
 
 
-def _continued(task: Task, name: str, epochs: int) -> Task:
+def _continued(task: Task, epochs: int) -> Task:
     """Another task's samples, from a model that was trained on half of them before: the same one for every seed."""
     # A last batch of one sample has no variance for BatchNorm.
     before = tuple({**task.arguments, **QUIET, "dataloader_drop_last": True}.items())
     make_model = partial(model_knowing_half, task.load, task.make_model, before)
-    return replace(task, name=name, make_model=make_model, arguments={**task.arguments, "num_train_epochs": epochs})
+    return replace(
+        task,
+        name=f"{task.name}-continued",
+        make_model=make_model,
+        arguments={**task.arguments, "num_train_epochs": epochs},
+        summary=f"{task.name}, from a model that was trained on half of it before.",
+    )
 
 
 _VIT_IMAGE_SIZE = 24
@@ -69,30 +76,90 @@ _FASHION_RESNET = partial(full_resolution_resnet, 10)
 
 _REVIEWS_BERT = partial(tiny_bert, 2, REVIEW_VOCABULARY_SIZE, REVIEW_WORDS)
 
-_DIGITS = _task("digits", digits, partial(small_resnet, 10), 20, 1e-2, 32)
-_FDSL_CNN = _task("fdsl-cnn", _FRACTALS, _RESNET, 14, 2.8e-2, 64)
-_TEXT = _task("text", _SNIPPETS, _BERT, 12, 4e-3, 32)
+_DIGITS = _task(
+    "digits", digits, partial(small_resnet, 10), 20, 1e-2, 32, "scikit-learn's handwritten digits; a small ResNet."
+)
+_FDSL_CNN = _task("fdsl-cnn", _FRACTALS, _RESNET, 14, 2.8e-2, 64, "30 classes of fractals; a small ResNet.")
+_TEXT = _task("text", _SNIPPETS, _BERT, 12, 4e-3, 32, "From which package lines of Python come; a tiny BERT.")
 
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
         _DIGITS,
         _FDSL_CNN,
-        _task("fdsl-cnn-group-norm", _FRACTALS, partial(small_group_norm_resnet, 30), 14, 1.4e-2, 64),
-        _task("fdsl-cnn-long", _FRACTALS, _RESNET, 28, 2.8e-2, 64),
-        _task("fdsl-cnn-augmented", _FRACTALS, partial(small_resnet, 30, augments=True), 28, 2.8e-2, 64),
-        _task("fdsl-cnn-many", _MANY_FRACTALS, partial(small_resnet, 120), 14, 2.8e-2, 64),
-        _task("fdsl-vit", _VISUAL_ATOMS, _VIT, 25, 1.5e-3, 64),
+        _task(
+            "fdsl-cnn-group-norm",
+            _FRACTALS,
+            partial(small_group_norm_resnet, 30),
+            14,
+            1.4e-2,
+            64,
+            "fdsl-cnn with GroupNorm in the place of BatchNorm.",
+        ),
+        _task("fdsl-cnn-long", _FRACTALS, _RESNET, 28, 2.8e-2, 64, "fdsl-cnn for twice the epochs."),
+        _task(
+            "fdsl-cnn-augmented",
+            _FRACTALS,
+            partial(small_resnet, 30, augments=True),
+            28,
+            2.8e-2,
+            64,
+            "fdsl-cnn for twice the epochs, on images moved and mirrored.",
+        ),
+        _task(
+            "fdsl-cnn-many", _MANY_FRACTALS, partial(small_resnet, 120), 14, 2.8e-2, 64, "120 classes of 30 fractals."
+        ),
+        _task("fdsl-vit", _VISUAL_ATOMS, _VIT, 25, 1.5e-3, 64, "10 classes of VisualAtom; a tiny ViT."),
         _TEXT,
-        _task("fashion-mnist-10k", partial(fashion_mnist, 10_000), _FASHION_RESNET, 20, 1e-2, 128),
-        _task("fashion-mnist", fashion_mnist, _FASHION_RESNET, 20, 1e-2, 128),
-        _task("fashion-mnist-wide", fashion_mnist, partial(full_resolution_resnet, 10, (32, 64, 128)), 20, 1e-2, 128),
-        _task("fashion-mnist-vit", fashion_mnist, partial(tiny_vit, 10, 28, 7, 96, 4), 20, 1e-3, 128),
-        _task("reviews", review_words, _REVIEWS_BERT, 12, 2e-3, 32),
-        _task("reviews-minilm", review_tokens, pretrained_minilm, 3, 5e-5, 32),
-        _continued(_DIGITS, "digits-continued", 10),
-        _continued(_FDSL_CNN, "fdsl-cnn-continued", 8),
-        _continued(_TEXT, "text-continued", 6),
+        _task(
+            "fashion-mnist-10k",
+            partial(fashion_mnist, 10_000),
+            _FASHION_RESNET,
+            20,
+            1e-2,
+            128,
+            "10,000 images of Fashion-MNIST; a ResNet. The files are read where you have put them.",
+        ),
+        _task("fashion-mnist", fashion_mnist, _FASHION_RESNET, 20, 1e-2, 128, "All of Fashion-MNIST; a ResNet."),
+        _task(
+            "fashion-mnist-wide",
+            fashion_mnist,
+            partial(full_resolution_resnet, 10, (32, 64, 128)),
+            20,
+            1e-2,
+            128,
+            "All of Fashion-MNIST; a ResNet twice as wide.",
+        ),
+        _task(
+            "fashion-mnist-vit",
+            fashion_mnist,
+            partial(tiny_vit, 10, 28, 7, 96, 4),
+            20,
+            1e-3,
+            128,
+            "All of Fashion-MNIST; a small ViT.",
+        ),
+        _task(
+            "reviews",
+            review_words,
+            _REVIEWS_BERT,
+            12,
+            2e-3,
+            32,
+            "Sentiment of film reviews; a tiny BERT. They are read where you have put them.",
+        ),
+        _task(
+            "reviews-minilm",
+            review_tokens,
+            pretrained_minilm,
+            3,
+            5e-5,
+            32,
+            "The film reviews; a pretrained MiniLM.",
+        ),
+        _continued(_DIGITS, 10),
+        _continued(_FDSL_CNN, 8),
+        _continued(_TEXT, 6),
     )
 }
 """The tasks that come with the package, by name."""

@@ -52,35 +52,44 @@ def _gap_shade(image: PILImage.Image) -> int:
 
 
 def save_gallery(dataset: FDSLDataset, path: str | os.PathLike[str], rows: int, columns: int) -> None:
-    """Draw the first instances of the first categories of a dataset into a PNG file.
+    """Draw the first instances of the first categories of a dataset into an image file.
 
     A row is a category and a column an instance; of a dataset with one instance of each, every image is a category.
 
     Args:
         dataset: what `load_fdsl` returns, without `transform` and `as_tensor`.
-        path: the file; it appears complete or not at all.
+        path: the file; it appears complete or not at all. Its ending says in which format: .png, .webp, .jpg.
         rows: how many rows.
         columns: how many columns.
 
     Raises:
-        ValueError: rows or columns are less than 1, or more than the dataset has images for.
+        ValueError: rows or columns are less than 1, or more than the dataset has images for; or the ending is that of
+            no format that can be written.
     """
+    target = Path(path).absolute()
     most_rows, most_columns = fitting_grid(dataset, dataset.categories, max(1, columns))
     if not (1 <= rows <= most_rows and 1 <= columns <= most_columns):
         raise ValueError(
             f"{dataset.categories} categories with {dataset.instances} instances do not fill {rows} rows and {columns} "
             f"columns; rows must be in 1..{most_rows} and columns in 1..{most_columns}."
         )
+    storage = _storage_of(target)
     stride = columns if dataset.instances == 1 else dataset.instances
     images = [[dataset[row * stride + column]["image"] for column in range(columns)] for row in range(rows)]
     encoded = io.BytesIO()
-    make_gallery(images).save(encoded, "PNG", optimize=True)
-    target = Path(path).absolute()
+    make_gallery(images).save(encoded, storage, optimize=True, quality=95)
     with full_disk_explained(target, "Nothing is written: make room, or give a file on another disk"):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target.parent, f"{target.name}-")
         with written_beside(target) as stream:
             stream.write(encoded.getbuffer())
+
+
+def _storage_of(path: Path) -> str:
+    storage = PILImage.registered_extensions().get(path.suffix.lower())
+    if storage not in PILImage.SAVE:
+        raise ValueError(f"{path.name!r} names no format that an image can be written in: end it with .png or .jpg.")
+    return storage
 
 
 def fitting_grid(dataset: FDSLDataset, rows: int, columns: int) -> tuple[int, int]:

@@ -1,6 +1,14 @@
 """The policies, one file each, and the registry that finds them by name."""
 
-from .base import HidingPolicy, Selection, create_policy, list_policies, options_of_policy, register_policy
+from .base import (
+    HidingPolicy,
+    Selection,
+    create_policy,
+    find_policy,
+    list_policies,
+    options_of_policy,
+    register_policy,
+)
 from .coin import CoinPolicy
 from .forgetting import ForgettingPolicy
 from .importance import ImportancePolicy
@@ -22,6 +30,7 @@ __all__ = [
     "SelectiveBackpropPolicy",
     "SpacedRepetitionPolicy",
     "create_policy",
+    "find_policy",
     "list_policies",
     "options_of_policy",
     "register_policy",

@@ -157,8 +157,8 @@ def list_policies() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def options_of_policy(name: str) -> list[str]:
-    """The names of the options that a policy takes: the arguments of its constructor.
+def find_policy(name: str) -> type[HidingPolicy]:
+    """The policy of a name.
 
     Raises:
         ValueError: no policy has the name.
@@ -168,7 +168,16 @@ def options_of_policy(name: str) -> list[str]:
         known = ["none", *list_policies()]
         hint = did_you_mean(name, known)
         raise ValueError(f"Unknown hiding_policy {name!r}.{hint} Known policies: {', '.join(map(repr, known))}.")
-    return list(inspect.signature(_REGISTRY[name]).parameters)
+    return _REGISTRY[name]
+
+
+def options_of_policy(name: str) -> list[str]:
+    """The names of the options that a policy takes: the arguments of its constructor.
+
+    Raises:
+        ValueError: no policy has the name.
+    """
+    return list(inspect.signature(find_policy(name)).parameters)
 
 
 def create_policy(
