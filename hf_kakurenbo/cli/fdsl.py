@@ -164,7 +164,7 @@ def render(
     """Store the images of a dataset in a folder.
 
     datasets.load_dataset(OUT) reads them. Killed or interrupted, the same
-    command goes on.
+    command continues.
     """
     from ..fdsl import load_fdsl
     from ..fdsl.export import rendering

@@ -15,6 +15,7 @@ def show_entry(name: str, *paragraphs: str) -> None:
     """Print a name and, beside or below it, what it stands for."""
     indent = " " * _NAME
     fill = textwrap.TextWrapper(_WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False).fill
+    fill = textwrap.TextWrapper(_WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False).fill
     body = "\n".join(map(fill, paragraphs))
     typer.echo(f"{name:<{_NAME}}{body.lstrip()}" if len(name) < _NAME - 1 else f"{name}\n{body}")
 

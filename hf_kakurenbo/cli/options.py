@@ -80,7 +80,7 @@ def _import_modules(given: list[str] | None) -> list[str]:
 
 
 def _explain(name: str, error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name in (name, name.partition(".")[0]):
+    if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
         hint = f" Name it as Python imports it: {name.removesuffix('.py')}." if name.endswith(".py") else ""
         return f"there is no such module, neither in the current folder nor among the installed packages.{hint}"
     where = traceback.extract_tb(error.__traceback__)[-1]
