@@ -16,6 +16,8 @@ def errors_in_one_line(when_interrupted: str = "Interrupted.") -> Iterator[None]
         yield
     except ValueError as error:
         exit_with(f"Error: {error}", 2)
+    except BrokenPipeError:
+        raise  # whoever read along, as `head` does, has seen enough
     except (OSError, RuntimeError) as error:
         exit_with(f"Error: {error}", 1)
     except MemoryError as error:

@@ -1,6 +1,7 @@
 """The command as a whole: help, version, what it imports, modules of the user's own."""
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -210,6 +211,16 @@ def test_names():
 
 
 # ---- How it is started ----
+
+
+@pytest.mark.parametrize("command", [["policies"], ["fdsl", "list"]], ids=" ".join)
+def test_whoever_has_read_enough_is_told_nothing(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = [sys.executable, "-m", "hf_kakurenbo", *command]
+    done = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("raw", [io.BytesIO(), None], ids=["a pipe", "something else"])

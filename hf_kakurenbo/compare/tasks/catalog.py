@@ -57,7 +57,7 @@ def _continued(task: Task, epochs: int) -> Task:
         name=f"{task.name}-continued",
         make_model=make_model,
         arguments={**task.arguments, "num_train_epochs": epochs},
-        summary=f"{task.name}, from a model that was trained on half of it before.",
+        summary=f"As {task.name}, from a model that was trained on half of it before.",
     )
 
 
