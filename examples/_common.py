@@ -1,15 +1,13 @@
-"""What the example scripts share: arguments, data splits, the trainings with and without hiding."""
+"""What the example scripts share: data splits, the trainings with and without hiding."""
 
 from __future__ import annotations
 
 import atexit
 import copy
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,11 @@ import evaluate
 import numpy as np
 import torch
 import transformers
-from _table import ACCURACY, Outcome, Score, format_table
+from _arguments import CommonDataArguments, parse_arguments
+from _table import ACCURACY, Outcome, Pace, Score, format_table
 from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import (
     EvalPrediction,
-    HfArgumentParser,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -39,85 +37,6 @@ LAST = "last"
 """The value of `--resume_from_checkpoint` that means the newest checkpoint in `--output_dir`."""
 
 HIDDEN_SHARE = "kakurenbo/hidden_fraction"
-
-# Of every job; a command line or a JSON file goes before them.
-_DEFAULTS = {"do_train": True, "do_eval": True}
-# Of the job that runs when no data is named: quiet, nothing kept but the model, and compared.
-_BUILTIN_DEFAULTS = {
-    "compare": True,
-    "disable_tqdm": True,
-    "logging_strategy": "epoch",
-    "save_strategy": "no",
-    "report_to": "none",
-    "dataloader_pin_memory": False,
-    "train_val_split": 0.25,
-}
-
-
-@dataclass
-class CommonDataArguments:
-    """The data arguments that do not depend on the kind of data."""
-
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "A dataset of the hub, or a folder that `load_dataset` reads."}
-    )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
-    train_val_split: float = field(
-        default=0.15, metadata={"help": "Share split off for validation if the data has no such split, in (0, 1)."}
-    )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many samples at most."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many samples at most."})
-    compare: bool = field(
-        default=False,
-        metadata={
-            "help": "Train a second time from the same seed, without hiding, and compare. On when no data is named; "
-            "`--compare false` turns it off."
-        },
-    )
-
-
-def parse_arguments(
-    classes: Sequence[type],
-    data_flags: Sequence[str],
-    builtin_defaults: dict[str, Any],
-    presets: Mapping[str, dict[str, Any]] | None = None,
-) -> tuple[Any, ...]:
-    """Read the command line, or the JSON file that is its only argument.
-
-    Args:
-        classes: the dataclasses to fill.
-        data_flags: the arguments that name data of the user's own.
-        builtin_defaults: defaults of the job that runs when none of them is given.
-        presets: defaults by the name that `--preset` takes.
-
-    Returns:
-        One object for each class. Ends the program, with a message, if a value is wrong.
-    """
-    parser = HfArgumentParser(classes, usage="%(prog)s [options], or %(prog)s OPTIONS.json; --help lists the options")
-    given: dict[str, Any] | None = None
-    if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
-        given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        names = given
-    else:
-        names = vars(parser.parse_known_args()[0])
-    builtin = not any(names.get(flag) for flag in data_flags)
-    defaults = {**_DEFAULTS, **(_BUILTIN_DEFAULTS | builtin_defaults if builtin else {})}
-    preset = names.get("preset") if presets else None
-    if preset is not None and preset not in presets:
-        parser.error(f"There is no preset {preset!r}; there are: {', '.join(presets)}.")
-    defaults |= presets[preset] if preset else {}
-    # Accelerate's launcher of several processes tells none of them of `use_cpu`: each would train alone, unnoticed.
-    if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > max(torch.accelerator.device_count(), 1):
-        defaults["use_cpu"] = True
-    known = {option.name for kind in classes for option in fields(kind)}
-    defaults = {name: value for name, value in defaults.items() if name in known}
-    try:
-        if given is not None:
-            return tuple(parser.parse_dict({**defaults, **given}))
-        parser.set_defaults(**defaults)
-        return tuple(parser.parse_args_into_dataclasses())
-    except ValueError as error:
-        parser.error(str(error))
 
 
 @contextmanager
@@ -220,6 +139,29 @@ def accuracy_metric() -> Callable[[EvalPrediction], dict[str, float]]:
 # ---- Training ----
 
 
+def run_script(
+    classes: Sequence[type],
+    data_flags: Sequence[str],
+    builtin_defaults: dict[str, Any],
+    trainer_maker: Callable[[Any, Any, Any], Callable[[Any], Trainer]],
+    score: Score = ACCURACY,
+) -> None:
+    """All of a script but for its task: read the arguments, load the data, train.
+
+    Args:
+        classes: the dataclasses of the arguments: of the model, the data, the training.
+        data_flags: the arguments that name data of the user's own.
+        builtin_defaults: defaults of the job that runs when none of them is given.
+        trainer_maker: loads the data that such arguments name, and returns what makes a trainer with a new model.
+        score: by what trainings are compared.
+    """
+    model_args, data_args, args = parse_arguments(classes, data_flags, builtin_defaults)
+    hide_progress_bars(args)
+    with errors_as_messages(), args.main_process_first(desc="loading the data"):
+        make_trainer = trainer_maker(model_args, data_args, args)
+    run(make_trainer, args, data_args.compare, score)
+
+
 def run(
     make_trainer: Callable[[KakurenboConfig], Trainer], args: KakurenboConfig, compare: bool, score: Score = ACCURACY
 ) -> None:
@@ -290,7 +232,8 @@ def train(
     """
     title = "without hiding" if args.hiding_policy == NO_HIDING else "with hiding"
     say(args, f"\nTraining {title}" + (f", from {resume}" if resume else ""))
-    trainer = _seeded(make_trainer, args)
+    trainer, pace = _seeded(make_trainer, args), Pace()
+    trainer.add_callback(pace)
     metrics = trainer.train(resume_from_checkpoint=resume).metrics
     trainer.save_model()
     trainer.log_metrics("train", metrics)
@@ -304,7 +247,7 @@ def train(
         without_hiding=full,
         forward_only=metrics.get("kakurenbo/refreshed_samples", 0),
         seconds=metrics["train_runtime"],
-        time_saved=metrics.get("kakurenbo/time_saved", 0.0),
+        spread=pace.spread,
     )
 
 

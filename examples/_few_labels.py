@@ -34,7 +34,7 @@ from transformers import (
 SCRATCH = "from scratch"
 
 # Of the columns of the table, which fits 80.
-_WIDTHS = (20, 16, 14, 12)
+_WIDTHS = (20, 16, 14, 14)
 
 
 @dataclass
@@ -185,7 +185,7 @@ def _table(found: dict[str, list[float]], outcomes: Sequence[Outcome]) -> str:
         if title in trained:
             outcome = trained[title]
             drawn = outcome.backpropagated + outcome.forward_only
-            cells = [f"{outcome.backpropagated:,}", f"{drawn:,}", f"{outcome.seconds:.1f} s"]
+            cells = [f"{outcome.backpropagated:,}", f"{drawn:,}", outcome.time]
         lines.append(f"{title:<16}" + "".join(map("{:>{}}".format, (mean + spread, *cells), _WIDTHS)))
     return "\n".join([*lines, lines[1]])
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import pydoc_data.topics
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from _common import CommonDataArguments, use_one_thread, with_validation
+from _arguments import CommonDataArguments
+from _common import require_columns, use_one_thread, with_validation
 from datasets import Dataset, DatasetDict, load_dataset
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -20,6 +21,8 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     BertConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -31,19 +34,6 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
 _LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "pydoc_data", "encodings"}
 
 
-Item = TypeVar("Item")
-
-
-@dataclass
-class ModelArguments:
-    """Which encoder to train."""
-
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "A pretrained model, of the hub or in a folder; without it a tiny BERT, random weights."},
-    )
-
-
 @dataclass
 class TextDataArguments(CommonDataArguments):
     """Which texts to train on, whatever the task."""
@@ -52,16 +42,17 @@ class TextDataArguments(CommonDataArguments):
     validation_file: str | None = field(default=None, metadata={"help": "The same for validation."})
 
 
-def load_texts(data_args: TextDataArguments, builtin: Callable[[], Dataset], seed: int) -> DatasetDict:
+def load_texts(data_args: TextDataArguments, builtin: Callable[[], Dataset], seed: int, *columns: str) -> DatasetDict:
     """The train and the validation split: of a dataset, of files, or of the data that a script brings along.
 
     Args:
         data_args: what the user named.
         builtin: makes the script's own data.
         seed: of the split, where the data has none.
+        columns: the arguments that name columns, which must be there.
 
     Raises:
-        ValueError: a file is of another kind than those that are read, or there is no train split.
+        ValueError: a file is of another kind than those that are read, or a column or the train split is missing.
     """
     if data_args.dataset_name is not None:
         data = load_dataset(data_args.dataset_name, data_args.dataset_config_name)
@@ -71,7 +62,9 @@ def load_texts(data_args: TextDataArguments, builtin: Callable[[], Dataset], see
         data = load_dataset(_format_of(data_args.train_file), data_files=files)
     else:
         data = DatasetDict(train=builtin())
-    return with_validation(data, data_args.train_val_split, seed)
+    data = with_validation(data, data_args.train_val_split, seed)
+    require_columns(data, **{column: getattr(data_args, column) for column in columns})
+    return data
 
 
 def _format_of(file: str) -> str:
@@ -114,15 +107,6 @@ def library_files(package: str = "") -> list[Path]:
     return files
 
 
-def source_pieces(package: str, lines: int) -> list[str]:
-    """The sources of a package of the standard library, in pieces of so many lines that are not empty."""
-    pieces = []
-    for file in library_files(package):
-        kept = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        pieces += ["\n".join(kept[start : start + lines]) for start in range(0, len(kept) - lines + 1, lines)]
-    return pieces
-
-
 def documented_functions() -> list[Function]:
     """The functions and methods of the standard library that have a docstring."""
     root = Path(sysconfig.get_path("stdlib"))
@@ -140,12 +124,6 @@ def _functions_in(node: ast.AST, path: str) -> Iterator[Function]:
         elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(child):
             signature = f"def {child.name}({ast.unparse(child.args)})"
             yield Function(f"{path}.{child.name}", signature, ast.get_docstring(child))
-
-
-def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """So many of the items, or all if they are fewer, at even distances, so that no part of them is left out."""
-    count = min(count, len(items))
-    return [items[place * len(items) // count] for place in range(count)]
 
 
 def documentation_topics() -> dict[str, str]:
@@ -181,6 +159,29 @@ def make_encoder(
         **options,
     )
     return auto_class.from_config(config)
+
+
+def tiny_llama(tokenizer: PreTrainedTokenizerBase, **options: Any) -> PreTrainedModel:
+    """A Llama of two layers from random weights, for texts as long as its tokenizer makes them.
+
+    Args:
+        tokenizer: of the model.
+        options: of its configuration.
+    """
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=160,
+            max_position_embeddings=tokenizer.model_max_length,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **options,
+        )
+    )
 
 
 def encoder_tokenizer(name: str | None, texts: Iterable[str], max_length: int) -> PreTrainedTokenizerBase:

@@ -25,16 +25,13 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from _arguments import CommonDataArguments
 from _common import (
-    CommonDataArguments,
     accuracy_metric,
     cut,
-    errors_as_messages,
-    hide_progress_bars,
     label_names,
-    parse_arguments,
     require_columns,
-    run,
+    run_script,
     use_one_thread,
     with_class_labels,
     with_validation,
@@ -209,39 +206,38 @@ def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     }
 
 
-def main() -> None:
-    """Read the arguments, load the data, train."""
-    model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataTrainingArguments, KakurenboConfig), ("dataset_name", "train_dir"), DIGITS_DEFAULTS
-    )
+def trainer_maker(
+    model_args: ModelArguments, data_args: DataTrainingArguments, args: KakurenboConfig
+) -> Callable[[KakurenboConfig], Trainer]:
+    """From training arguments to a trainer with a new model."""
     # The transforms read the image column, which no model takes.
     args.remove_unused_columns = False
-    hide_progress_bars(args)
-    has_data = data_args.dataset_name is not None or data_args.train_dir is not None
-    if not has_data and model_args.model_name_or_path is None:
-        data_args.image_size = data_args.image_size or DIGITS_SIZE
-    with errors_as_messages(), args.main_process_first(desc="loading the data"):
-        data = load_images(data_args, args.seed)
-        wanted = image_format(model_args, data_args.image_size)
-        compute_metrics = accuracy_metric()
-    if not has_data:
+    if data_args.dataset_name is None and data_args.train_dir is None:
         use_one_thread()
-
+        if model_args.model_name_or_path is None:
+            data_args.image_size = data_args.image_size or DIGITS_SIZE
+    data = load_images(data_args, args.seed)
+    wanted = image_format(model_args, data_args.image_size)
+    compute_metrics = accuracy_metric()
     classes = data["train"].features[data_args.label_column_name].names
-    train_dataset = data["train"].with_transform(tensors(data_args, wanted.transform(data_args.augment)))
-    eval_dataset = data["validation"].with_transform(tensors(data_args, wanted.transform(augment=False)))
 
     def make_trainer(args: KakurenboConfig) -> Trainer:
         return KakurenboTrainer(
             model=make_model(model_args, classes, wanted.size),
             args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=data["train"].with_transform(tensors(data_args, wanted.transform(data_args.augment))),
+            eval_dataset=data["validation"].with_transform(tensors(data_args, wanted.transform(augment=False))),
             data_collator=collate,
             compute_metrics=compute_metrics,
         )
 
-    run(make_trainer, args, data_args.compare)
+    return make_trainer
+
+
+def main() -> None:
+    """Read the arguments, load the data, train."""
+    classes = (ModelArguments, DataTrainingArguments, KakurenboConfig)
+    run_script(classes, ("dataset_name", "train_dir"), DIGITS_DEFAULTS, trainer_maker)
 
 
 if __name__ == "__main__":

@@ -26,13 +26,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from _common import cut, errors_as_messages, hide_progress_bars, parse_arguments, require_columns, run, use_one_thread
+from _arguments import ModelArguments as CommonModelArguments
+from _common import cut, run_script, use_one_thread
 from _table import Score
 from _text import (
     TextDataArguments,
     documentation_topics,
     load_texts,
     make_encoder,
+    tiny_llama,
     train_byte_level_tokenizer,
     train_tokenizer,
 )
@@ -43,8 +45,6 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
     DataCollatorForLanguageModeling,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -83,13 +83,9 @@ PERPLEXITY = Score("perplexity", "eval_perplexity", percent=False, lower_is_bett
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(CommonModelArguments):
     """Which model to train, and what it learns."""
 
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "A pretrained model, of the hub or in a folder; without it a tiny one, random weights."},
-    )
     objective: str = field(
         default=CAUSAL,
         metadata={"help": "'causal': tell the next token. 'masked': tell the tokens that are masked."},
@@ -134,28 +130,14 @@ def make_tokenizer(
     return train_byte_level_tokenizer(texts, data_args.block_size)
 
 
-def make_model(
-    model_args: ModelArguments, data_args: DataTrainingArguments, tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedModel:
+def make_model(model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """The model: pretrained, or a tiny one from random weights."""
     name = model_args.model_name_or_path
     if model_args.objective == MASKED:
         return make_encoder(AutoModelForMaskedLM, name, tokenizer)
     if name is not None:
         return AutoModelForCausalLM.from_pretrained(name)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=160,
-        max_position_embeddings=data_args.block_size,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return LlamaForCausalLM(config)
+    return tiny_llama(tokenizer, tie_word_embeddings=True)
 
 
 def make_blocks(
@@ -207,17 +189,12 @@ class MaskingCollator:
 
 
 def trainer_maker(
-    model_args: ModelArguments, data_args: DataTrainingArguments, seed: int
+    model_args: ModelArguments, data_args: DataTrainingArguments, args: KakurenboConfig
 ) -> Callable[[KakurenboConfig], Trainer]:
-    """From training arguments to a trainer with a new model.
-
-    Args:
-        model_args: which model and objective.
-        data_args: which texts; without a name Python's documentation.
-        seed: of the split.
-    """
-    data = load_texts(data_args, documentation, seed)
-    require_columns(data, text_column_name=data_args.text_column_name)
+    """From training arguments to a trainer with a new model."""
+    # Logits of every token of the validation split would fill the memory; the loss is all that is asked.
+    args.prediction_loss_only = True
+    data = load_texts(data_args, documentation, args.seed, "text_column_name")
     tokenizer = make_tokenizer(model_args, data_args, data["train"][data_args.text_column_name])
     causal = model_args.objective == CAUSAL
     if not causal and tokenizer.mask_token is None:
@@ -225,7 +202,8 @@ def trainer_maker(
             f"The tokenizer of {model_args.model_name_or_path!r} has no token for what is masked; train it with "
             f"--objective {CAUSAL}, or name a model that was made for masks, as BERT was."
         )
-    data = cut(make_blocks(data, tokenizer, data_args.text_column_name, data_args.block_size, causal), data_args, seed)
+    data = make_blocks(data, tokenizer, data_args.text_column_name, data_args.block_size, causal)
+    data = cut(data, data_args, args.seed)
     if len(data["train"]) == 0:
         raise ValueError(f"The texts do not fill one block of {data_args.block_size} tokens; see --block_size.")
     collator = default_data_collator if causal else MaskingCollator(tokenizer, data_args.mlm_probability)
@@ -233,7 +211,7 @@ def trainer_maker(
 
     def make_trainer(args: KakurenboConfig) -> Trainer:
         return KakurenboTrainer(
-            model=make_model(model_args, data_args, tokenizer),
+            model=make_model(model_args, tokenizer),
             args=args,
             train_dataset=data["train"],
             eval_dataset=validation,
@@ -246,15 +224,8 @@ def trainer_maker(
 
 def main() -> None:
     """Read the arguments, load the data, train."""
-    model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataTrainingArguments, KakurenboConfig), ("dataset_name", "train_file"), DOCUMENTATION_DEFAULTS
-    )
-    hide_progress_bars(args)
-    # Logits of every token of the validation split would fill the memory; the loss is all that is asked.
-    args.prediction_loss_only = True
-    with errors_as_messages(), args.main_process_first(desc="loading the data"):
-        make_trainer = trainer_maker(model_args, data_args, args.seed)
-    run(make_trainer, args, data_args.compare, PERPLEXITY)
+    classes = (ModelArguments, DataTrainingArguments, KakurenboConfig)
+    run_script(classes, ("dataset_name", "train_file"), DOCUMENTATION_DEFAULTS, trainer_maker, PERPLEXITY)
 
 
 if __name__ == "__main__":

@@ -19,22 +19,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from _arguments import parse_arguments
 from _augmentation import MEAN, STD, AugmentationArguments, AugmentingCollator, PlainCollator, soft_cross_entropy
 from _common import (
     checkpoint_to_resume,
     errors_as_messages,
     facts,
-    format_table,
     hide_progress_bars,
     label_names,
     leave_process_group,
-    parse_arguments,
     say,
     train,
     use_one_thread,
     without_hiding,
 )
 from _few_labels import FewLabelsArguments, compare_few_labels
+from _table import format_table
 from _timm import check_timm_model, timm_config
 from transformers import (
     AutoConfig,

@@ -27,25 +27,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from _common import (
-    cut,
-    errors_as_messages,
-    hide_progress_bars,
-    parse_arguments,
-    require_columns,
-    run,
-)
-from _table import Score
-from _text import (
-    Function,
-    ModelArguments,
-    TextDataArguments,
-    documented_functions,
-    encoder_tokenizer,
-    evenly,
-    load_texts,
-    make_encoder,
-)
+from _arguments import ModelArguments
+from _common import cut, run_script
+from _table import EXACT_MATCH
+from _text import Function, TextDataArguments, documented_functions, encoder_tokenizer, load_texts, make_encoder
 from datasets import Dataset
 from transformers import (
     AutoModelForQuestionAnswering,
@@ -56,6 +41,7 @@ from transformers import (
 )
 
 from hf_kakurenbo import KakurenboConfig, KakurenboTrainer
+from hf_kakurenbo.compare.tasks.toys import evenly
 
 SIGNATURES_DEFAULTS = {
     "max_seq_length": 96,
@@ -234,21 +220,16 @@ def metrics_on(dataset: Dataset, data_args: DataTrainingArguments) -> Callable[[
     return compute_metrics
 
 
-def main() -> None:
-    """Read the arguments, load the data, train."""
-    model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataTrainingArguments, KakurenboConfig), ("dataset_name", "train_file"), SIGNATURES_DEFAULTS
-    )
-    name = model_args.model_name_or_path
+def trainer_maker(
+    model_args: ModelArguments, data_args: DataTrainingArguments, args: KakurenboConfig
+) -> Callable[[KakurenboConfig], Trainer]:
+    """From training arguments to a trainer with a new model."""
     columns = ("question_column_name", "context_column_name", "answer_column_name")
-    hide_progress_bars(args)
-    with errors_as_messages(), args.main_process_first(desc="loading the data"):
-        data = load_texts(data_args, questions_on_signatures, args.seed)
-        require_columns(data, **{column: getattr(data_args, column) for column in columns})
-        data = cut(data, data_args, args.seed)
-        texts = [text for column in columns[:2] for text in data["train"][getattr(data_args, column)]]
-        tokenizer = encoder_tokenizer(name, texts, data_args.max_seq_length)
-        data = data.map(tokenize_and_locate, batched=True, fn_kwargs={"tokenizer": tokenizer, "data_args": data_args})
+    data = cut(load_texts(data_args, questions_on_signatures, args.seed, *columns), data_args, args.seed)
+    texts = [text for column in columns[:2] for text in data["train"][getattr(data_args, column)]]
+    name = model_args.model_name_or_path
+    tokenizer = encoder_tokenizer(name, texts, data_args.max_seq_length)
+    data = data.map(tokenize_and_locate, batched=True, fn_kwargs={"tokenizer": tokenizer, "data_args": data_args})
 
     def make_trainer(args: KakurenboConfig) -> Trainer:
         return KakurenboTrainer(
@@ -261,7 +242,13 @@ def main() -> None:
             compute_metrics=metrics_on(data["validation"], data_args),
         )
 
-    run(make_trainer, args, data_args.compare, Score("exact match", "eval_exact_match"))
+    return make_trainer
+
+
+def main() -> None:
+    """Read the arguments, load the data, train."""
+    classes = (ModelArguments, DataTrainingArguments, KakurenboConfig)
+    run_script(classes, ("dataset_name", "train_file"), SIGNATURES_DEFAULTS, trainer_maker, EXACT_MATCH)
 
 
 if __name__ == "__main__":

@@ -19,26 +19,21 @@ Several processes: `accelerate launch --num_processes 4 examples/regression.py .
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _common import (
-    cut,
-    errors_as_messages,
-    hide_progress_bars,
-    parse_arguments,
-    require_columns,
-    run,
-)
+from _arguments import ModelArguments
+from _common import cut, run_script
 from _table import Score
-from _text import ModelArguments, TextDataArguments, encoder_tokenizer, evenly, library_files, load_texts, make_encoder
+from _text import TextDataArguments, encoder_tokenizer, library_files, load_texts, make_encoder
 from datasets import Dataset, DatasetDict
 from sklearn.metrics import mean_squared_error, r2_score
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, EvalPrediction, Trainer
 
 from hf_kakurenbo import KakurenboConfig, KakurenboTrainer
+from hf_kakurenbo.compare.tasks.toys import evenly
 
 COMPLEXITY_DEFAULTS = {
     "max_seq_length": 128,
@@ -51,6 +46,8 @@ COMPLEXITY_DEFAULTS = {
     "warmup_steps": 0.1,
     "weight_decay": 0.05,
 }
+
+SQUARED_ERROR = Score("mean squared error", "eval_mse", percent=False, lower_is_better=True)
 
 EVERY_FILE = 2
 """One file of the standard library in so many is read."""
@@ -119,25 +116,21 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {"mse": float(mean_squared_error(labels, found)), "r2": float(r2_score(labels, found))}
 
 
-def main() -> None:
-    """Read the arguments, load the data, train."""
-    model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataTrainingArguments, KakurenboConfig), ("dataset_name", "train_file"), COMPLEXITY_DEFAULTS
-    )
+def trainer_maker(
+    model_args: ModelArguments, data_args: DataTrainingArguments, args: KakurenboConfig
+) -> Callable[[KakurenboConfig], Trainer]:
+    """From training arguments to a trainer with a new model."""
     name, text, label = model_args.model_name_or_path, data_args.text_column_name, data_args.label_column_name
-    hide_progress_bars(args)
-    with errors_as_messages(), args.main_process_first(desc="loading the data"):
-        data = load_texts(data_args, functions, args.seed)
-        require_columns(data, text_column_name=text, label_column_name=label)
-        require_numbers(data, label)
-        data = cut(data, data_args, args.seed)
-        tokenizer = encoder_tokenizer(name, data["train"][text], data_args.max_seq_length)
+    data = load_texts(data_args, functions, args.seed, "text_column_name", "label_column_name")
+    require_numbers(data, label)
+    data = cut(data, data_args, args.seed)
+    tokenizer = encoder_tokenizer(name, data["train"][text], data_args.max_seq_length)
 
-        def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            encoded = tokenizer(batch[text], truncation=True, max_length=data_args.max_seq_length)
-            return {**encoded, "labels": [float(number) for number in batch[label]]}
+    def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        encoded = tokenizer(batch[text], truncation=True, max_length=data_args.max_seq_length)
+        return {**encoded, "labels": [float(number) for number in batch[label]]}
 
-        data = data.map(tokenize, batched=True, remove_columns=data["train"].column_names)
+    data = data.map(tokenize, batched=True, remove_columns=data["train"].column_names)
 
     def make_trainer(args: KakurenboConfig) -> Trainer:
         return KakurenboTrainer(
@@ -152,7 +145,13 @@ def main() -> None:
             compute_metrics=compute_metrics,
         )
 
-    run(make_trainer, args, data_args.compare, Score("mean squared error", "eval_mse", False, lower_is_better=True))
+    return make_trainer
+
+
+def main() -> None:
+    """Read the arguments, load the data, train."""
+    classes = (ModelArguments, DataTrainingArguments, KakurenboConfig)
+    run_script(classes, ("dataset_name", "train_file"), COMPLEXITY_DEFAULTS, trainer_maker, SQUARED_ERROR)
 
 
 if __name__ == "__main__":

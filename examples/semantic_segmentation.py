@@ -24,18 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import (
-    CommonDataArguments,
-    cut,
-    errors_as_messages,
-    hide_progress_bars,
-    label_names,
-    parse_arguments,
-    require_columns,
-    run,
-    use_one_thread,
-    with_validation,
-)
+from _arguments import CommonDataArguments, ModelArguments
+from _common import cut, label_names, require_columns, run_script, use_one_thread, with_validation
 from _images import class_numbers, to_rgb
 from _scenes import CLASSES, IGNORED, scenes
 from _table import Score
@@ -74,18 +64,6 @@ MEAN_IOU = Score("mean IoU", "eval_mean_iou")
 
 # ImageNet's, which image processors that do not normalise leave out.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass
-class ModelArguments:
-    """Which model to train."""
-
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={
-            "help": "A pretrained model, of the hub or in a folder; without it a tiny SegFormer, random weights."
-        },
-    )
 
 
 @dataclass
@@ -228,18 +206,16 @@ def collate(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def trainer_maker(
-    model_args: ModelArguments, data_args: DataTrainingArguments, seed: int
+    model_args: ModelArguments, data_args: DataTrainingArguments, args: KakurenboConfig
 ) -> Callable[[KakurenboConfig], Trainer]:
-    """From training arguments to a trainer with a new model.
-
-    Args:
-        model_args: which model.
-        data_args: which data; without a name the scenes.
-        seed: of the split.
-    """
-    data = load_scenes(data_args, seed)
-    preparation = make_preparation(model_args, data_args)
+    """From training arguments to a trainer with a new model."""
+    # The transforms read the columns of images and masks, which no model takes.
+    args.remove_unused_columns = False
     builtin = data_args.dataset_name is None
+    if builtin:
+        use_one_thread()
+    data = load_scenes(data_args, args.seed)
+    preparation = make_preparation(model_args, data_args)
     classes = list(CLASSES) if builtin else [str(number) for number in range(count_classes(data, data_args))]
 
     def make_trainer(args: KakurenboConfig) -> Trainer:
@@ -258,17 +234,8 @@ def trainer_maker(
 
 def main() -> None:
     """Read the arguments, load the data, train."""
-    model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataTrainingArguments, KakurenboConfig), ("dataset_name",), SCENES_DEFAULTS
-    )
-    # The transforms read the columns of images and masks, which no model takes.
-    args.remove_unused_columns = False
-    hide_progress_bars(args)
-    with errors_as_messages(), args.main_process_first(desc="loading the data"):
-        make_trainer = trainer_maker(model_args, data_args, args.seed)
-    if data_args.dataset_name is None:
-        use_one_thread()
-    run(make_trainer, args, data_args.compare, MEAN_IOU)
+    classes = (ModelArguments, DataTrainingArguments, KakurenboConfig)
+    run_script(classes, ("dataset_name",), SCENES_DEFAULTS, trainer_maker, MEAN_IOU)
 
 
 if __name__ == "__main__":

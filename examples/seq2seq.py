@@ -24,16 +24,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from _common import (
-    cut,
-    errors_as_messages,
-    hide_progress_bars,
-    parse_arguments,
-    require_columns,
-    run,
-    use_one_thread,
-)
-from _table import Score
+from _arguments import ModelArguments
+from _common import cut, run_script, use_one_thread
+from _table import EXACT_MATCH
 from _text import TextDataArguments, load_texts, train_byte_level_tokenizer
 from datasets import Dataset
 from transformers import (
@@ -88,16 +81,6 @@ class KakurenboSeq2SeqTrainer(KakurenboMixin, Seq2SeqTrainer):
 @dataclass
 class KakurenboSeq2SeqConfig(HidingArguments, Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with the options of hiding."""
-
-
-@dataclass
-class ModelArguments:
-    """Which model to train."""
-
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "A pretrained model, of the hub or in a folder; without it a tiny T5, random weights."},
-    )
 
 
 @dataclass
@@ -171,27 +154,22 @@ def exact_match(tokenizer: PreTrainedTokenizerBase) -> Callable[[EvalPrediction]
     return compute_metrics
 
 
-def main() -> None:
-    """Read the arguments, load the data, train."""
-    model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataTrainingArguments, KakurenboSeq2SeqConfig), ("dataset_name", "train_file"), DATES_DEFAULTS
-    )
+def trainer_maker(
+    model_args: ModelArguments, data_args: DataTrainingArguments, args: KakurenboSeq2SeqConfig
+) -> Callable[[KakurenboSeq2SeqConfig], Seq2SeqTrainer]:
+    """From training arguments to a trainer with a new model."""
     name, text, summary = model_args.model_name_or_path, data_args.text_column, data_args.summary_column
-    hide_progress_bars(args)
-    with errors_as_messages(), args.main_process_first(desc="loading the data"):
-        data = load_texts(data_args, dates, args.seed)
-        require_columns(data, text_column=text, summary_column=summary)
-        data = cut(data, data_args, args.seed)
-        texts = [*data["train"][text], *data["train"][summary]]
-        tokenizer = make_tokenizer(name, texts, data_args.max_source_length)
+    data = cut(load_texts(data_args, dates, args.seed, "text_column", "summary_column"), data_args, args.seed)
+    texts = [*data["train"][text], *data["train"][summary]]
+    tokenizer = make_tokenizer(name, texts, data_args.max_source_length)
 
-        def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            sources = [data_args.source_prefix + source for source in batch[text]]
-            encoded = tokenizer(sources, truncation=True, max_length=data_args.max_source_length)
-            targets = tokenizer(text_target=batch[summary], truncation=True, max_length=data_args.max_target_length)
-            return {**encoded, "labels": targets["input_ids"]}
+    def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        sources = [data_args.source_prefix + source for source in batch[text]]
+        encoded = tokenizer(sources, truncation=True, max_length=data_args.max_source_length)
+        targets = tokenizer(text_target=batch[summary], truncation=True, max_length=data_args.max_target_length)
+        return {**encoded, "labels": targets["input_ids"]}
 
-        data = data.map(tokenize, batched=True, remove_columns=data["train"].column_names)
+    data = data.map(tokenize, batched=True, remove_columns=data["train"].column_names)
 
     def make_trainer(args: KakurenboSeq2SeqConfig) -> Seq2SeqTrainer:
         model = make_model(name, tokenizer, data_args.max_target_length)
@@ -205,7 +183,13 @@ def main() -> None:
             compute_metrics=exact_match(tokenizer) if args.predict_with_generate else None,
         )
 
-    run(make_trainer, args, data_args.compare, Score("exact match", "eval_exact_match"))
+    return make_trainer
+
+
+def main() -> None:
+    """Read the arguments, load the data, train."""
+    classes = (ModelArguments, DataTrainingArguments, KakurenboSeq2SeqConfig)
+    run_script(classes, ("dataset_name", "train_file"), DATES_DEFAULTS, trainer_maker, EXACT_MATCH)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,14 @@ from typing import Any
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import torch
-from _common import cut, errors_as_messages, hide_progress_bars, parse_arguments, run, use_one_thread
+from _arguments import ModelArguments as CommonModelArguments
+from _common import cut, run_script, use_one_thread
 from _table import Score
-from _text import TextDataArguments, load_texts, train_byte_level_tokenizer
+from _text import TextDataArguments, load_texts, tiny_llama, train_byte_level_tokenizer
 from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -130,13 +129,9 @@ class KakurenboSFTTrainer(KakurenboMixin, SFTTrainer):
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(CommonModelArguments):
     """Which model to train, and how large its adapters are."""
 
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "A pretrained model, of the hub or in a folder; without it a tiny Llama."},
-    )
     reading_steps: int = field(default=300, metadata={"help": "So many steps the tiny Llama reads before; at least 1."})
     lora_r: int = field(default=16, metadata={"help": "The rank of the adapters; 0 trains all of the model."})
     lora_alpha: int = field(default=32, metadata={"help": "What the adapters add is scaled by this over their rank."})
@@ -192,21 +187,10 @@ def _documentation(name: str, thing: Any) -> Iterator[tuple[str, str]]:
         yield name, text.strip()
 
 
-def tiny_llama(texts: Sequence[str], steps: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A Llama that has read texts for so many steps, and its tokenizer."""
+def read_texts(texts: Sequence[str], steps: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A tiny Llama that has read texts for so many steps, and its tokenizer."""
     tokenizer = train_byte_level_tokenizer(texts, 1024, vocab_size=1000)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=160,
-        max_position_embeddings=tokenizer.model_max_length,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    model = LlamaForCausalLM(config)
+    model = tiny_llama(tokenizer)
     tokens = [token for ids in tokenizer(texts)["input_ids"] for token in [*ids, tokenizer.eos_token_id]]
     blocks = torch.tensor(tokens[: len(tokens) // _BLOCK * _BLOCK]).view(-1, _BLOCK)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -223,28 +207,25 @@ def tiny_llama(texts: Sequence[str], steps: int) -> tuple[PreTrainedModel, PreTr
 def save_tiny_llama(folder: Path, steps: int, seed: int) -> None:
     """Write the Llama that read the documentation, and its tokenizer, where a pretrained model would be."""
     set_seed(seed)
-    model, tokenizer = tiny_llama(sorted({text for _, text in documented(methods=False)}), steps)
+    model, tokenizer = read_texts(sorted({text for _, text in documented(methods=False)}), steps)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def main() -> None:
-    """Read the arguments, load the data, train."""
-    model_args, data_args, args = parse_arguments(
-        (ModelArguments, TextDataArguments, KakurenboSFTConfig), ("dataset_name", "train_file"), LIBRARY_DEFAULTS
-    )
-    hide_progress_bars(args)
+def trainer_maker(
+    model_args: ModelArguments, data_args: TextDataArguments, args: KakurenboSFTConfig
+) -> Callable[[KakurenboSFTConfig], Trainer]:
+    """From training arguments to a trainer with a new model."""
     # TRL counts the right tokens itself, as it goes.
     args.prediction_loss_only = True
-    with errors_as_messages(), args.main_process_first(desc="loading the data"):
-        data = cut(load_texts(data_args, library_questions, args.seed), data_args, args.seed)
-        name = model_args.model_name_or_path
-        if name is None:
-            use_one_thread()
-            name = str(Path(args.output_dir) / "before")
-            if args.local_process_index == 0:
-                save_tiny_llama(Path(name), model_args.reading_steps, args.seed)
-        tokenizer = AutoTokenizer.from_pretrained(name)
+    data = cut(load_texts(data_args, library_questions, args.seed), data_args, args.seed)
+    name = model_args.model_name_or_path
+    if name is None:
+        use_one_thread()
+        name = str(Path(args.output_dir) / "before")
+        if args.local_process_index == 0:
+            save_tiny_llama(Path(name), model_args.reading_steps, args.seed)
+    tokenizer = AutoTokenizer.from_pretrained(name)
 
     def make_trainer(args: KakurenboSFTConfig) -> Trainer:
         return KakurenboSFTTrainer(
@@ -256,7 +237,13 @@ def main() -> None:
             peft_config=model_args.adapters(),
         )
 
-    run(make_trainer, args, data_args.compare, TOKEN_ACCURACY)
+    return make_trainer
+
+
+def main() -> None:
+    """Read the arguments, load the data, train."""
+    classes = (ModelArguments, TextDataArguments, KakurenboSFTConfig)
+    run_script(classes, ("dataset_name", "train_file"), LIBRARY_DEFAULTS, trainer_maker, TOKEN_ACCURACY)
 
 
 if __name__ == "__main__":

@@ -16,33 +16,18 @@ Several processes: `accelerate launch --num_processes 4 examples/text_classifica
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from _common import (
-    accuracy_metric,
-    cut,
-    errors_as_messages,
-    hide_progress_bars,
-    label_names,
-    parse_arguments,
-    require_columns,
-    run,
-    with_class_labels,
-)
-from _text import (
-    ModelArguments,
-    TextDataArguments,
-    encoder_tokenizer,
-    evenly,
-    load_texts,
-    make_encoder,
-    source_pieces,
-)
+from _arguments import ModelArguments
+from _common import accuracy_metric, cut, label_names, run_script, with_class_labels
+from _text import TextDataArguments, encoder_tokenizer, library_files, load_texts, make_encoder
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer
 
 from hf_kakurenbo import KakurenboConfig, KakurenboTrainer
+from hf_kakurenbo.compare.tasks.toys import PACKAGES, evenly, source_pieces
 
 SOURCE_DEFAULTS = {
     "max_seq_length": 96,
@@ -56,8 +41,6 @@ SOURCE_DEFAULTS = {
     "weight_decay": 0.05,
 }
 
-# In every installation of Python, and large enough.
-PACKAGES = ("asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest", "urllib", "xml")
 LINES_PER_TEXT = 10
 TEXTS_PER_PACKAGE = 300
 
@@ -78,40 +61,32 @@ def python_sources() -> Dataset:
     """Pieces of a few lines of Python's standard library, each with the package that it comes from."""
     texts, labels = [], []
     for package in PACKAGES:
-        chosen = evenly(source_pieces(package, LINES_PER_TEXT), TEXTS_PER_PACKAGE)
+        chosen = evenly(source_pieces(library_files(package), LINES_PER_TEXT), TEXTS_PER_PACKAGE)
         texts += chosen
         labels += [package] * len(chosen)
     return Dataset.from_dict({"text": texts, "label": labels})
 
 
-def main() -> None:
-    """Read the arguments, load the data, train."""
-    model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataTrainingArguments, KakurenboConfig), ("dataset_name", "train_file"), SOURCE_DEFAULTS
-    )
+def trainer_maker(
+    model_args: ModelArguments, data_args: DataTrainingArguments, args: KakurenboConfig
+) -> Callable[[KakurenboConfig], Trainer]:
+    """From training arguments to a trainer with a new model."""
     name, label = model_args.model_name_or_path, data_args.label_column_name
-    hide_progress_bars(args)
-    with errors_as_messages(), args.main_process_first(desc="loading the data"):
-        data = load_texts(data_args, python_sources, args.seed)
-        require_columns(
-            data,
-            text_column_name=data_args.text_column_name,
-            text_pair_column_name=data_args.text_pair_column_name,
-            label_column_name=label,
+    columns = ("text_column_name", "text_pair_column_name", "label_column_name")
+    data = load_texts(data_args, python_sources, args.seed, *columns)
+    data = cut(with_class_labels(data, label), data_args, args.seed)
+    compute_metrics = accuracy_metric()
+    tokenizer = encoder_tokenizer(name, data["train"][data_args.text_column_name], data_args.max_seq_length)
+
+    def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pair = batch[data_args.text_pair_column_name] if data_args.text_pair_column_name else None
+        encoded = tokenizer(
+            batch[data_args.text_column_name], pair, truncation=True, max_length=data_args.max_seq_length
         )
-        data = cut(with_class_labels(data, label), data_args, args.seed)
-        compute_metrics = accuracy_metric()
-        tokenizer = encoder_tokenizer(name, data["train"][data_args.text_column_name], data_args.max_seq_length)
+        return {**encoded, "labels": batch[label]}
 
-        def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            pair = batch[data_args.text_pair_column_name] if data_args.text_pair_column_name else None
-            encoded = tokenizer(
-                batch[data_args.text_column_name], pair, truncation=True, max_length=data_args.max_seq_length
-            )
-            return {**encoded, "labels": batch[label]}
-
-        classes = data["train"].features[label].names
-        data = data.map(tokenize, batched=True, remove_columns=data["train"].column_names)
+    classes = data["train"].features[label].names
+    data = data.map(tokenize, batched=True, remove_columns=data["train"].column_names)
 
     def make_trainer(args: KakurenboConfig) -> Trainer:
         return KakurenboTrainer(
@@ -130,7 +105,13 @@ def main() -> None:
             compute_metrics=compute_metrics,
         )
 
-    run(make_trainer, args, data_args.compare)
+    return make_trainer
+
+
+def main() -> None:
+    """Read the arguments, load the data, train."""
+    classes = (ModelArguments, DataTrainingArguments, KakurenboConfig)
+    run_script(classes, ("dataset_name", "train_file"), SOURCE_DEFAULTS, trainer_maker)
 
 
 if __name__ == "__main__":

@@ -21,23 +21,16 @@ from __future__ import annotations
 import builtins
 import keyword
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import (
-    cut,
-    errors_as_messages,
-    hide_progress_bars,
-    label_names,
-    parse_arguments,
-    require_columns,
-    run,
-)
+from _arguments import ModelArguments
+from _common import cut, label_names, run_script
 from _table import Score
-from _text import ModelArguments, TextDataArguments, encoder_tokenizer, evenly, library_files, load_texts, make_encoder
+from _text import TextDataArguments, encoder_tokenizer, library_files, load_texts, make_encoder
 from datasets import Dataset
 from sklearn.metrics import f1_score
 from transformers import (
@@ -49,6 +42,7 @@ from transformers import (
 )
 
 from hf_kakurenbo import KakurenboConfig, KakurenboTrainer
+from hf_kakurenbo.compare.tasks.toys import evenly
 
 HIGHLIGHTING_DEFAULTS = {
     "max_seq_length": 64,
@@ -61,6 +55,8 @@ HIGHLIGHTING_DEFAULTS = {
     "warmup_steps": 0.1,
     "weight_decay": 0.05,
 }
+
+MACRO_F1 = Score("macro F1", "eval_f1")
 
 IGNORED = -100
 """The label of what no loss is taken of."""
@@ -189,26 +185,22 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Read the arguments, load the data, train."""
-    model_args, data_args, args = parse_arguments(
-        (ModelArguments, DataTrainingArguments, KakurenboConfig), ("dataset_name", "train_file"), HIGHLIGHTING_DEFAULTS
-    )
+def trainer_maker(
+    model_args: ModelArguments, data_args: DataTrainingArguments, args: KakurenboConfig
+) -> Callable[[KakurenboConfig], Trainer]:
+    """From training arguments to a trainer with a new model."""
     name, text, label = model_args.model_name_or_path, data_args.text_column_name, data_args.label_column_name
-    hide_progress_bars(args)
-    with errors_as_messages(), args.main_process_first(desc="loading the data"):
-        data = load_texts(data_args, highlighted_lines, args.seed)
-        require_columns(data, text_column_name=text, label_column_name=label)
-        names = tag_names(data["train"], label)
-        data = cut(data, data_args, args.seed)
-        texts = (" ".join(words) for words in data["train"][text])
-        tokenizer = encoder_tokenizer(name, texts, data_args.max_seq_length)
-        data = data.map(
-            tokenize_and_align,
-            batched=True,
-            remove_columns=data["train"].column_names,
-            fn_kwargs={"tokenizer": tokenizer, "names": names, "data_args": data_args},
-        )
+    data = load_texts(data_args, highlighted_lines, args.seed, "text_column_name", "label_column_name")
+    names = tag_names(data["train"], label)
+    data = cut(data, data_args, args.seed)
+    texts = (" ".join(words) for words in data["train"][text])
+    tokenizer = encoder_tokenizer(name, texts, data_args.max_seq_length)
+    data = data.map(
+        tokenize_and_align,
+        batched=True,
+        remove_columns=data["train"].column_names,
+        fn_kwargs={"tokenizer": tokenizer, "names": names, "data_args": data_args},
+    )
 
     def make_trainer(args: KakurenboConfig) -> Trainer:
         return KakurenboTrainer(
@@ -223,7 +215,13 @@ def main() -> None:
             compute_metrics=compute_metrics,
         )
 
-    run(make_trainer, args, data_args.compare, Score("macro F1", "eval_f1"))
+    return make_trainer
+
+
+def main() -> None:
+    """Read the arguments, load the data, train."""
+    classes = (ModelArguments, DataTrainingArguments, KakurenboConfig)
+    run_script(classes, ("dataset_name", "train_file"), HIGHLIGHTING_DEFAULTS, trainer_maker, MACRO_F1)
 
 
 if __name__ == "__main__":

@@ -107,16 +107,17 @@ def make_job(task: str, samples: int) -> Job:
         task: one of `EPOCHS`.
         samples: train on so many at most.
     """
+    split = KakurenboConfig(output_dir="unused", seed=0, use_cpu=True)
     if task == "segmentation":
         data = semantic_segmentation.DataTrainingArguments(train_val_split=0.25, max_train_samples=samples)
-        maker = semantic_segmentation.trainer_maker(semantic_segmentation.ModelArguments(), data, seed=0)
+        maker = semantic_segmentation.trainer_maker(semantic_segmentation.ModelArguments(), data, split)
         defaults = {**semantic_segmentation.SCENES_DEFAULTS, "remove_unused_columns": False}
         return Job(maker, defaults, ("mean IoU", lambda metrics: metrics["eval_mean_iou"]), 3)
     defaults = dict(language_modeling.DOCUMENTATION_DEFAULTS)
     texts = language_modeling.DataTrainingArguments(
         train_val_split=0.25, block_size=defaults.pop("block_size"), max_train_samples=samples
     )
-    maker = language_modeling.trainer_maker(language_modeling.ModelArguments(objective=task), texts, seed=0)
+    maker = language_modeling.trainer_maker(language_modeling.ModelArguments(objective=task), texts, split)
     return Job(maker, {**defaults, "prediction_loss_only": True}, ("perplexity", language_modeling.perplexity), 1)
 
 

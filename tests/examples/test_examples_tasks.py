@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import transformers
 from test_examples import EXAMPLES, REFRESHED, SMALL, THREE_EPOCHS, TRAINED, call, command, results, together
 from transformers import (
     AutoModelForQuestionAnswering,
@@ -303,11 +304,31 @@ def test_a_score_that_is_computed_and_one_that_falls(example):
     table = example("_table")
     score = table.Score("perplexity", "eval_perplexity", percent=False, lower_is_better=True)
     outcomes = [
-        table.Outcome(title, value, 75, 100, 25, 1.0, 0.5)
-        for title, value in (("with hiding", 1234.5678), ("without hiding", None))
+        table.Outcome(title, value, 75, 100, 20, 61.54, spread)
+        for title, value, spread in (("with hiding", 1234.5678, 0.123), ("without hiding", None, None))
     ]
     lines = table.format_table(outcomes, score).splitlines()
     assert lines[2].split() == ["perplexity", "(lower", "is", "better)", "1,235", "-"]
-    assert {len(line) for line in lines[:-1]} == {len(lines[1])}
-    assert lines[-1].startswith("25.0% fewer samples backpropagated, ")
+    assert re.split(r"\s{2,}", lines[5]) == ["wall time", "61.5 s ± 12%", "61.5 s ± ?"]
+    assert {len(line) for line in lines[:-2]} == {len(lines[1])}
+    assert lines[-2] == "25.0% fewer samples backpropagated, 5.0% fewer forward passes."
+    assert max(map(len, lines)) <= 80
     assert json.dumps(table.Score("accuracy", "eval_accuracy").row([0.5])) == '["accuracy", "50.00%"]'
+
+
+def test_the_spread_is_that_of_the_times_per_step(example, monkeypatch):
+    """Epochs of 4, 2 and 0 steps, the last steps of which end 8, 5 and 0 seconds after they began."""
+    table = example("_table")
+    now = iter([0.0, 3.0, 8.0, 100.0, 105.0, 200.0])
+    monkeypatch.setattr(table.time, "perf_counter", lambda: next(now))
+    pace = table.Pace()
+    assert pace.spread is None
+    state = transformers.TrainerState()
+    for steps, ends in ((4, 2), (2, 1), (0, 0)):
+        pace.on_epoch_begin(None, state, None)
+        state.global_step += steps
+        for _ in range(ends):
+            pace.on_step_end(None, state, None)
+        pace.on_epoch_end(None, state, None)
+    # 2 and 2.5 seconds a step: mean 2.25, deviation 0.5 / √2.
+    assert pace.spread == pytest.approx(0.5 / 2**0.5 / 2.25)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from ...fdsl import load_fdsl
 from ..extra import requires_extra
 from .base import Samples, Splits
 from .words import Words, encoded, split, vocabulary
+
+Item = TypeVar("Item")
+
+Item = TypeVar("Item")
 
 # ---- Images ----
 
@@ -99,7 +103,7 @@ def source_snippets(train: int, validation: int) -> Splits:
         snippets = _snippets(package)
         others = [snippet for place, snippet in enumerate(snippets) if place % 3]
         for name, found, count in (("train", others, train), ("validation", snippets[::3], validation)):
-            chosen[name] += [(words, label) for words in _evenly(found, count)]
+            chosen[name] += [(words, label) for words in evenly(found, count)]
     numbers = vocabulary((words for words, _ in chosen["train"]), VOCABULARY_SIZE)
     return Splits(*(encoded(chosen[name], numbers, SNIPPET_WORDS) for name in ("train", "validation")))
 
@@ -107,10 +111,7 @@ def source_snippets(train: int, validation: int) -> Splits:
 def _snippets(package: str) -> list[Words]:
     """The words of every ten lines of a package of Python's standard library."""
     folder = Path(sysconfig.get_path("stdlib")) / package
-    texts = []
-    for file in sorted(folder.rglob("*.py")):
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        texts += ["\n".join(lines[start : start + _LINES]) for start in range(0, len(lines) - _LINES + 1, _LINES)]
+    texts = source_pieces(sorted(folder.rglob("*.py")), _LINES)
     if not texts:
         raise RuntimeError(
             f"The task 'text' needs the sources of Python's standard library at {folder}; choose another task."
@@ -118,7 +119,16 @@ def _snippets(package: str) -> list[Words]:
     return [split(text, SNIPPET_WORDS) for text in texts]
 
 
-def _evenly(snippets: Sequence[Words], count: int) -> list[Words]:
-    """So many of the snippets, or all if they are fewer, at even distances."""
-    count = min(count, len(snippets))
-    return [snippets[place * len(snippets) // count] for place in range(count)]
+def source_pieces(files: Iterable[Path], lines: int) -> list[str]:
+    """Source files in pieces of so many lines that are not empty; what is left of a file is left out."""
+    pieces: list[str] = []
+    for file in files:
+        kept = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        pieces += ["\n".join(kept[start : start + lines]) for start in range(0, len(kept) - lines + 1, lines)]
+    return pieces
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """So many of the items, or all if they are fewer, at even distances, so that no part of them is left out."""
+    count = min(count, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
