@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 def call(*command: object, cwd: Path, **environment: str) -> str:
     arguments, env = [str(part) for part in command], {**os.environ, **environment}
-    done = subprocess.run(arguments, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(arguments, cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

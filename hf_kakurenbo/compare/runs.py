@@ -44,7 +44,7 @@ class _Seed:
     methods: Sequence[Method]
     seed: int
     folder: Path
-    policies: Sequence[type[HidingPolicy]]
+    policies: Sequence[type[HidingPolicy]] = ()
     """Of the methods: a process that is sent a class imports its module, which registers it there."""
 
     @property

@@ -328,7 +328,8 @@ def test_a_script_that_every_process_would_run_again(tmp_path):
         "from hf_kakurenbo.compare import NO_HIDING, compare\n"
         f"compare([TOY], [NO_HIDING], [0, 1], {str(tmp_path / 'out')!r}, processes=2)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1
@@ -354,7 +355,8 @@ def test_on_a_system_without_signal_masks(monkeypatch):
 
 
 def command(*args, **options):
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     line = [
         sys.executable,
         str(TESTS / "compare_toy.py"),
@@ -410,7 +412,7 @@ def test_ctrl_c_ends_the_command_and_keeps_what_was_trained(tmp_path, monkeypatc
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the processes that it started too
     printed, rest = running.communicate()
     assert (running.returncode, printed) == (130, "")
-    assert rest.splitlines()[-1] == "Interrupted. What was trained is kept; the same command goes on."
+    assert rest.splitlines()[-1] == "Interrupted. What was trained is kept; the same command continues."
     assert "Traceback" not in rest
     assert [line.rpartition(";")[2] for line in said] == [" 2 left\n", " 1 left\n"]
     require_ended(running.pid)

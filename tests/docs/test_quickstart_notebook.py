@@ -23,7 +23,7 @@ def test_its_links_lead_somewhere():
 def test_it_runs_and_what_it_prints_adds_up(tmp_path):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    nbclient.NotebookClient(notebook, timeout=None, resources={"metadata": {"path": tmp_path}}).execute()
     printed = {
         cell["id"]: "".join(output["text"] for output in cell.get("outputs", ()) if output.get("name") == "stdout")
         for cell in notebook.cells

@@ -18,8 +18,6 @@ from .words import Words, encoded, split, vocabulary
 
 Item = TypeVar("Item")
 
-Item = TypeVar("Item")
-
 # ---- Images ----
 
 
