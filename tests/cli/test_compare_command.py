@@ -140,9 +140,7 @@ if __name__ == "__main__":
     main()
 """
     (tmp_path / "command_of_mine.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "command_of_mine.py"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "command_of_mine.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "toy dime, seed 1: " in done.stderr
 
