@@ -21,7 +21,7 @@ find_moved()
 if TYPE_CHECKING:
     from .config import HidingArguments, KakurenboConfig
     from .fdsl import list_fdsl, load_fdsl
-    from .hiding import SampleLedger, SampleStatistics
+    from .hiding import SampleLedger, SampleStatistics, load_ledger
     from .trainer import KakurenboMixin, KakurenboTrainer
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "__version__",
     "list_fdsl",
     "load_fdsl",
+    "load_ledger",
 ]
 
 # Loaded on first use: `transformers.Trainer` imports torchvision where it is installed, and this import stays light.
@@ -46,6 +47,7 @@ _HOMES = {
     "SampleStatistics": "hiding",
     "list_fdsl": "fdsl",
     "load_fdsl": "fdsl",
+    "load_ledger": "hiding",
 }
 
 

@@ -90,6 +90,20 @@ class HidingArguments:
             "compact from 100 million samples on."
         },
     )
+    ledger_history: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep loss, correctness and hiding of every sample in every epoch, in 2.25 bytes a sample and "
+            "epoch, as `trainer.ledger.history` and in every checkpoint."
+        },
+    )
+    initial_ledger: str | None = field(
+        default=None,
+        metadata={
+            "help": "Begin with the ledger of an earlier training on the same samples, so that hiding can start at "
+            "once: its checkpoint folder, or the folder of its saved model. Set hiding_warmup_epochs to 0 with it."
+        },
+    )
     sample_id_column: str = field(
         default="sample_id", metadata={"help": "The entry of a batch, and the column of a stream, that names a sample."}
     )
@@ -143,6 +157,10 @@ class KakurenboConfig(HidingArguments, TrainingArguments):
         policy_options: options that the policy alone has, by name, or the JSON of such a dict; see `docs/policies.md`.
         ledger_precision: `"full"`, 12 bytes a sample and rank; `"compact"`, 6 bytes, loss and confidence in half
             precision; `"auto"`, compact from 100 million samples on.
+        ledger_history: keep loss, correctness and hiding of every sample in every epoch, in 2.25 bytes a sample and
+            epoch, as `trainer.ledger.history` and in every checkpoint.
+        initial_ledger: begin with the ledger of an earlier training on the same samples, so that hiding can start at
+            once: its checkpoint folder, or the folder of its saved model. It needs `hiding_warmup_epochs=0`.
         sample_id_column: the column of a stream with the ids of its samples, integers from 0, and the entry of a batch
             under which ids travel.
         num_samples: N, how many samples a training stream has, if it does not say so itself; at least 1.
@@ -261,11 +279,27 @@ def validate_hiding(options: HidingArguments) -> None:
             "nothing, since nothing is hidden in the first epoch. Set hiding_warmup_epochs=0, or leave initial_pass "
             "out."
         )
+    if options.initial_ledger is not None:
+        _validate_initial_ledger(options, policy)
     validate_precision(options.ledger_precision)
     if not options.sample_id_column:
         raise ValueError("sample_id_column='' is empty: give the name of the entry that holds the sample ids.")
     if options.num_samples is not None and options.num_samples < 1:
         raise ValueError(f"num_samples={options.num_samples} must be at least 1: it is the length of the stream.")
+
+
+def _validate_initial_ledger(options: HidingArguments, policy: HidingPolicy | None) -> None:
+    if options.initial_pass:
+        raise ValueError(
+            f"initial_ledger={options.initial_ledger!r} with initial_pass=True would measure at once what it has just "
+            "taken over. Leave one of them out."
+        )
+    if policy is not None and policy.warmup_epochs > 0:
+        raise ValueError(
+            f"initial_ledger={options.initial_ledger!r} with hiding_warmup_epochs={policy.warmup_epochs} would be "
+            "read for nothing, since nothing is hidden in the first epoch and every sample is measured in it. Set "
+            "hiding_warmup_epochs=0, or leave initial_ledger out."
+        )
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -5,6 +5,7 @@ It stands alone: `docs/howto/own_loop.md` shows it in a hand-written PyTorch loo
 
 from .aligned_scheduler import AlignedScheduler
 from .compact_ledger import CompactLedger, create_ledger
+from .history import DataMap, LedgerHistory
 from .ledger import SampleLedger
 from .measurements import Measurements
 from .policies import (
@@ -25,6 +26,7 @@ from .policies import (
 from .recorder import Recorder
 from .refresh import forward_only
 from .run import HidingRun
+from .saved_ledger import load_ledger
 from .schedule import HiddenFractionSchedule, compensated_learning_rate_scale
 from .statistics import (
     SampleStatistics,
@@ -44,6 +46,7 @@ __all__ = [
     "AlignedScheduler",
     "CoinPolicy",
     "CompactLedger",
+    "DataMap",
     "ForgettingPolicy",
     "HiddenFractionSchedule",
     "HidingPolicy",
@@ -51,6 +54,7 @@ __all__ = [
     "ImportancePolicy",
     "InfoBatchPolicy",
     "KakurenboPolicy",
+    "LedgerHistory",
     "Measurements",
     "RandomPolicy",
     "Recorder",
@@ -67,6 +71,7 @@ __all__ = [
     "flattened_token_statistics",
     "forward_only",
     "list_policies",
+    "load_ledger",
     "multi_label_statistics",
     "question_answering_statistics",
     "register_policy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ LEDGER_NAME = "kakurenbo.safetensors"
 """Name of the file in a checkpoint folder."""
 
 _FORMAT = "1"
+
+_WAY_OUT = (
+    "Resume from another checkpoint, or start a new training from this checkpoint's weights with `from_pretrained`."
+)
 
 
 def save_state(folder: str | os.PathLike[str], tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
@@ -42,8 +47,15 @@ def save_state(folder: str | os.PathLike[str], tensors: dict[str, Tensor], scala
         beside.unlink(missing_ok=True)
 
 
-def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_state(
+    folder: str | os.PathLike[str], wanted: Callable[[str], bool] | None = None, way_out: str = _WAY_OUT
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_state` wrote.
+
+    Args:
+        folder: the checkpoint folder.
+        wanted: from the name of a tensor to whether it is read; None for all.
+        way_out: what to do about a damaged file, for the message.
 
     Raises:
         FileNotFoundError: the folder has no such file.
@@ -53,19 +65,16 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: the checkpoint was saved with hiding, and without its ledger the training cannot go "
-            "on as it was. Resume from another checkpoint, or start a new training from this checkpoint's weights "
-            "with `from_pretrained`."
+            f"on as it was. {_WAY_OUT}"
         )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = [name for name in file.keys() if wanted is None or wanted(name)]  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name) for name in names}
         scalars = json.loads(metadata["scalars"])
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}). Resume from another checkpoint, or start a new training from this "
-            "checkpoint's weights with `from_pretrained`."
-        ) from error
+        raise ValueError(f"{path} is damaged ({error}). {way_out}") from error
     if metadata.get("format") != _FORMAT:
         raise ValueError(
             f"{path} has format {metadata.get('format')!r}, this release of hf_kakurenbo reads {_FORMAT!r}. Resume "

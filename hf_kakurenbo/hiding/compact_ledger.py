@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .history import LedgerHistory
 from .ledger import SampleLedger, Where
 
 PRECISIONS = ("auto", "full", "compact")
@@ -107,16 +108,19 @@ def validate_precision(precision: str) -> None:
         )
 
 
-def create_ledger(num_samples: int, precision: str = "auto") -> SampleLedger:
+def create_ledger(num_samples: int, precision: str = "auto", history: bool = False) -> SampleLedger:
     """A ledger of some precision.
 
     Args:
         num_samples: N, at least 1.
         precision: `"full"`, `"compact"`, or `"auto"`: compact from 100 million samples on.
+        history: whether it keeps what every epoch measured.
 
     Raises:
         ValueError: the precision is another, or `num_samples` is below 1.
     """
     validate_precision(precision)
     compact = precision == "compact" or (precision == "auto" and num_samples >= COMPACT_FROM)
-    return CompactLedger(num_samples) if compact else SampleLedger(num_samples)
+    ledger: SampleLedger = CompactLedger(num_samples) if compact else SampleLedger(num_samples)
+    ledger.history = LedgerHistory(num_samples) if history else None
+    return ledger

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..distributed.collectives import digest
+from . import exports
+from .history import LedgerHistory
 from .measurements import Measurements as Measurements
 from .statistics import describe
 
@@ -28,6 +31,8 @@ class SampleLedger:
 
     Attributes:
         hidden: (N,) bool, whether the sample is hidden in this epoch.
+        history: what every epoch measured, if it is kept.
+        rows: which row a sample's id means, in words.
 
     Raises:
         ValueError: `num_samples` is below 1.
@@ -43,6 +48,8 @@ class SampleLedger:
         self._confidence = _filled(num_samples, 0.0, self._FIGURES)
         self.hidden = torch.zeros(num_samples, dtype=torch.bool)
         self._times_hidden = torch.zeros(num_samples, dtype=self._COUNTS)
+        self.history: LedgerHistory | None = None
+        self.rows = "the index of a row of the training dataset"
         self._make_flags()
 
     def _make_flags(self) -> None:
@@ -50,6 +57,9 @@ class SampleLedger:
 
     def __len__(self) -> int:
         return self._loss.numel()
+
+    def __repr__(self) -> str:
+        return exports.in_words(self)
 
     # ---- All samples ----
 
@@ -161,6 +171,39 @@ class SampleLedger:
         self._loss.numpy()[where] = loss
         self._confidence.numpy()[where] = np.abs(confidence)
         self._correct.numpy()[where] = ~np.signbit(confidence)
+
+    # ---- For other libraries ----
+
+    def to_pandas(self, dataset: Any = None, columns: Sequence[str] | None = None) -> Any:
+        """The ledger as a `pandas.DataFrame` of N rows in the order of the ids.
+
+        Its columns are `sample_id` int64, `loss` float32 (NaN before the first measurement), `confidence` float32,
+        `correct` bool, `hidden` bool and `times_hidden` int32. `rows` says which row of which dataset an id means.
+
+        Args:
+            dataset: the training dataset, a `datasets.Dataset`, some of whose columns are to stand before the ledger's,
+                for example those with ids of your own. A column of the ledger whose name it has becomes
+                `kakurenbo_<name>`.
+            columns: the names of these columns; by default all.
+
+        Raises:
+            TypeError: the dataset is of another class.
+            ValueError: it has another number of rows than the ledger has samples.
+        """
+        return exports.to_pandas(self, dataset, columns)
+
+    def to_dataset(self, dataset: Any = None, columns: Sequence[str] | None = None) -> Any:
+        """The ledger as a `datasets.Dataset` of N rows in the order of the ids; see `to_pandas`.
+
+        The columns of the training dataset that stand beside it are not copied.
+        """
+        return exports.to_dataset(self, dataset, columns)
+
+    def to_parquet(
+        self, path: str | os.PathLike[str], dataset: Any = None, columns: Sequence[str] | None = None
+    ) -> None:
+        """Write the ledger into a Parquet file, which appears whole or not at all; see `to_pandas`."""
+        exports.to_parquet(self, path, dataset, columns)
 
     # ---- Saving ----
 

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from ..distributed.data_parallel import DataParallelWorld
 from .compact_ledger import create_ledger
+from .ledger import SampleLedger
 from .measurements import Measurements
 from .policies import HidingPolicy
 from .recorder import Recorder
+from .saved_ledger import history_state, ledger_state
 from .schedule import compensated_learning_rate_scale
 from .statistics import Prediction, SampleStatistics
 
@@ -46,6 +48,7 @@ class HidingRun:
         compensate_learning_rate: whether `lr_scale` follows the hidden share, or stays 1.
         ledger_precision: `"full"`, `"compact"`, or `"auto"`: compact from 100 million samples on.
         data_parallel: which ranks have the same batches, as with tensor parallelism; by default each has its own.
+        history: whether the ledger keeps what every epoch measured, 2.25 bytes a sample and epoch.
 
     Attributes:
         ledger: the per-sample record.
@@ -69,8 +72,9 @@ class HidingRun:
         compensate_learning_rate: bool = True,
         ledger_precision: str = "auto",
         data_parallel: DataParallelWorld | None = None,
+        history: bool = False,
     ) -> None:
-        self.ledger = create_ledger(num_samples, ledger_precision)
+        self.ledger = create_ledger(num_samples, ledger_precision, history)
         self.policy = policy
         self.recorder = Recorder(device, num_samples, data_parallel)
         self.compensate_learning_rate = compensate_learning_rate
@@ -141,6 +145,17 @@ class HidingRun:
         self.training_seconds, self.refresh_seconds = 0.0, 0.0
         self.selection_seconds = time.perf_counter() - started
         self.start_clock()
+
+    def begin_with(self, earlier: SampleLedger) -> None:
+        """Take over, before the first epoch, what an earlier training measured, as if a pass over all samples had.
+
+        Raises:
+            ValueError: it is of another number of samples.
+        """
+        nothing = {name: torch.zeros_like(getattr(earlier, name)) for name in ("hidden", "times_hidden")}
+        self.ledger.load_state_dict({**earlier.state_dict(), **nothing})
+        if self.policy.observes:
+            self.policy.observe(self.ledger, ~self.ledger.loss.isnan().numpy(), -1)
 
     def hide_nothing(self) -> None:
         """Take the epoch's selection back, before its first batch."""
@@ -220,12 +235,14 @@ class HidingRun:
         """
         self.training_seconds = self.training_seconds
         # What is measured beyond the epoch's samples is padding, which fills up the last batch of several ranks.
-        observes = self.policy.observes
-        if seen is None and observes:
+        observes, history = self.policy.observes, self.ledger.history
+        if seen is None and (observes or history is not None):
             seen = torch.zeros_like(self.ledger.hidden)
         measured = self.recorder.merge_into(self.ledger, seen)
         if seen is not None and observes:
             self.policy.observe(self.ledger, seen.numpy(), self.epoch)
+        if seen is not None and history is not None:
+            history.write(self.epoch, self.ledger, seen)
         trained = min(measured, self.visible_samples)
         self.epoch_finished = True
         self.trained_samples += trained
@@ -246,8 +263,12 @@ class HidingRun:
         It gives the samples to look at, (N,) bool: all that are hidden, unless the policy says which of them.
         """
         some = self.policy.to_refresh(self.ledger, self.epoch)
-        with self._looking_at(self.ledger.hidden if some is None else some & self.ledger.hidden) as chosen:
+        history = self.ledger.history
+        seen = None if history is None else torch.zeros_like(self.ledger.hidden)
+        with self._looking_at(self.ledger.hidden if some is None else some & self.ledger.hidden, seen) as chosen:
             yield chosen
+        if seen is not None and history is not None:
+            history.write(self.epoch, self.ledger, seen)
 
     @contextmanager
     def looking_at_all(self) -> Iterator[Tensor]:
@@ -295,12 +316,17 @@ class HidingRun:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors, on the CPU, and scalars from which `load_state` goes on; a collective call."""
         pending = self.recorder.gathered()
-        tensors = {**self.ledger.state_dict(), "pending_ids": pending.ids, "pending_figures": pending.statistics}
+        ledger, described = ledger_state(self.ledger)
+        tensors = {**ledger, "pending_ids": pending.ids, "pending_figures": pending.statistics}
         if not self.epoch_finished:
             selected = {name: getattr(self, name) for name in _SAVED_SELECTION}
             tensors.update({name: tensor.cpu() for name, tensor in selected.items() if tensor is not None})
         tensors.update({_POLICY_PREFIX + name: tensor for name, tensor in self.policy.state_dict().items()})
-        return tensors, {name: getattr(self, name) for name in _SAVED_SCALARS}
+        return tensors, {**described, **self.scalars()}
+
+    def scalars(self) -> dict[str, Any]:
+        """The numbers of the training so far, by name, as JSON holds them."""
+        return {name: getattr(self, name) for name in _SAVED_SCALARS}
 
     def load_state(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
         """Take over what `state` gave, on any number of ranks.
@@ -309,6 +335,8 @@ class HidingRun:
             ValueError: it belongs to another number of samples, or to a policy with a state of another kind.
         """
         self.ledger.load_state_dict(tensors)
+        if self.ledger.history is not None and (history := history_state(tensors)):
+            self.ledger.history.load_state_dict(history)
         self._load_policy_state(tensors)
         for name in _SAVED_SELECTION:
             setattr(self, name, tensors.get(name))

@@ -39,8 +39,8 @@ def _ignored_options(trainer: Any) -> str | None:
     """Options of another policy that were changed from their defaults."""
     options, defaults = hiding_arguments(trainer.args), default_options()
     takes = options_of_policy(options.hiding_policy)
-    # What initial_pass asks for, whatever the policy, is no sign of a mistake.
-    asked_for = ["hiding_warmup_epochs"] if options.initial_pass else []
+    # What initial_pass and initial_ledger ask for, whatever the policy, is no sign of a mistake.
+    asked_for = ["hiding_warmup_epochs"] if options.initial_pass or options.initial_ledger else []
     ignored = [
         f"{name}={getattr(options, name)!r}"
         for name in _SHARED
@@ -72,7 +72,8 @@ def _nothing_to_hide(trainer: Any) -> str | None:
     args, options = trainer.args, hiding_arguments(trainer.args)
     policy = create_configured_policy(options)
     assert policy is not None
-    measured_from = 1 if policy.needs_measurements and not options.initial_pass else 0
+    measured_before = options.initial_pass or options.initial_ledger
+    measured_from = 1 if policy.needs_measurements and not measured_before else 0
     updates = _updates_of_an_epoch(trainer, len(trainer.train_dataset))
     if any(epoch >= measured_from and policy.may_hide(epoch, progress) for epoch, progress in _epochs(args, updates)):
         return None

@@ -133,6 +133,20 @@ def require_saved_training(
             logger.warning("%s", finding.text)
 
 
+def findings_of_samples(trainer: Any, training: Training, ledger: str, saved: Mapping[str, Any]) -> Iterator[_Finding]:
+    """What is to be said of the ledger of another training over as many samples: of its rule, and of its rows.
+
+    Args:
+        trainer: the trainer.
+        training: the training that is to take the ledger over.
+        ledger: where it is.
+        saved: what `describe_training` gave when it was saved.
+    """
+    yield from _findings_of_rule(trainer, training, saved.get("statistics"))
+    if "rows" in saved:
+        yield from _findings_of_rows(training, ledger, saved)
+
+
 def changes_of_order(trainer: Any, training: Training, saved: Mapping[str, Any]) -> str:
     """What has changed, of all that the order of an epoch may depend on, since a training was saved."""
     options = {name: value for name, value in _options(trainer.args).items() if name in _ORDER}

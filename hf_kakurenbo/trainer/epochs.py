@@ -194,7 +194,8 @@ def end_epoch(trainer: Any, training: Training) -> None:
     measured = run.finish_epoch(seen)
     _require_visible(training, measured, seen)
     if run.epoch == 0:
-        measured_all = hiding_arguments(trainer.args).initial_pass
+        options = hiding_arguments(trainer.args)
+        measured_all = options.initial_pass or options.initial_ledger is not None
         _warn_of_samples_without_a_loss(run.ledger, torch.ones_like(seen) if measured_all else seen)
     if training.generators_at_end is not None:
         trainer._load_rng_state(training.generators_at_end)

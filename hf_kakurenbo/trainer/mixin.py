@@ -27,6 +27,7 @@ from .epochs import end_epoch, put_first, run_epoch
 from .lineage import require_trainer, require_trainer_behind
 from .parallelism import warn_of_missing_processes
 from .preemption import save_at_the_same_update
+from .row_origin import given_dataset
 from .state import Training
 from .validation import refuse_switching, refuse_what_cannot_be_honoured, require_a_batch
 
@@ -68,6 +69,7 @@ class KakurenboMixin(_Base):
         self._loaders: list[dataloaders.TrainingLoader] = []
         self._num_earlier_loaders = 0
         self._weights_folder: str | None = None
+        self._given_dataset = given_dataset(super().__init__, args, kwargs)
         try:
             super().__init__(*args, **kwargs)
         except TypeError as error:
@@ -296,6 +298,13 @@ class KakurenboMixin(_Base):
         folder = saving.save_hiding_state(self, self._training, trial)
         with saving.flushed(self, self._training, folder):
             super()._save_checkpoint(model, trial)
+
+    # Trainer writes the folder of a model here, within a checkpoint and elsewhere.
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As Trainer's; beside the model goes the ledger, for `load_ledger` and `initial_ledger`."""
+        super().save_model(output_dir, _internal_call)
+        if self._training is not None:
+            saving.save_ledger_beside(self, self._training, output_dir)
 
     # Trainer reports the throughput of full epochs from the number that is handed in here.
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> TrainOutput:

@@ -21,7 +21,9 @@ from ..integrations.registry import make_observer
 from .checkpoints import is_marked_as_hiding, last_complete_checkpoint
 from .consistency import require_same_training
 from .continuity import require_saved_training, rows_of
+from .initial_ledger import take_initial_ledger
 from .loss_check import LossCheck
+from .row_origin import rows_in_words
 from .state import Training
 
 logger = logging.getLogger(__name__)
@@ -83,6 +85,8 @@ def begin_training(
     if trainer.args.max_steps > 0:
         trainer.state.num_train_epochs = math.ceil(max_steps / num_update_steps_per_epoch)
     trainer._training = training = _make_training(trainer, policy)
+    if resume_from_checkpoint is None or not is_marked_as_hiding(trainer.state):
+        take_initial_ledger(trainer, training)
     if resume_from_checkpoint is not None:
         position = _resume(trainer, training, resume_from_checkpoint, position)
     if position[0] >= num_train_epochs:
@@ -96,8 +100,12 @@ def _make_training(trainer: Any, policy: HidingPolicy) -> Training:
     label_names = list(dict.fromkeys([*trainer.label_names, "labels"]))
     data_parallel = data_parallel_world(trainer.accelerator)
     precision, compensate = options.ledger_precision, options.lr_compensation
+    run = HidingRun(
+        loader.num_samples, policy, args.device, compensate, precision, data_parallel, options.ledger_history
+    )
+    run.ledger.rows = rows_in_words(trainer, trainer._given_dataset)
     return Training(
-        run=HidingRun(loader.num_samples, policy, args.device, compensate, precision, data_parallel),
+        run=run,
         training_loader=loader,
         label_names=label_names,
         statistics_function=resolve_statistics_function(options.statistics_fn),

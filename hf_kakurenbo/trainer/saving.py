@@ -12,6 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data import Position
 from ..hiding.checkpoint import save_state
+from ..hiding.saved_ledger import save_ledger
 from ..utils.durable import flush, flush_all
 from .checkpoints import mark_as_hiding
 from .continuity import describe_training
@@ -48,6 +49,21 @@ def save_hiding_state(trainer: Any, training: Training, trial: Any) -> Path:
     return folder
 
 
+def save_ledger_beside(trainer: Any, training: Training, output_dir: str | None) -> None:
+    """Write the ledger into the folder of a model that was saved; not into a checkpoint, which has all of its state.
+
+    Args:
+        trainer: the trainer.
+        training: the training under way, or the last one.
+        output_dir: as `Trainer.save_model` takes it.
+    """
+    folder = Path(trainer.args.output_dir if output_dir is None else output_dir)
+    if not trainer.args.should_save or folder == training.checkpoint:
+        return
+    description = {"description": describe_training(trainer, training), "step": trainer.state.global_step}
+    save_ledger(folder, training.run.ledger, {**training.run.scalars(), "trainer": description})
+
+
 @contextmanager
 def flushed(trainer: Any, training: Training, folder: Path) -> Iterator[None]:
     """Around `Trainer._save_checkpoint`: all ranks have brought their files to the disk before the state is written.
@@ -69,13 +85,14 @@ def flushed(trainer: Any, training: Training, folder: Path) -> Iterator[None]:
         flush(path)
         flush(folder)
 
-    state.save_to_json = save_to_json
+    state.save_to_json, training.checkpoint = save_to_json, folder
     try:
         yield
         if not written:  # only a rank that saves writes the state
             write_files()
     finally:
         del state.save_to_json
+        training.checkpoint = None
 
 
 def _flush_own_files(trainer: Any, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..data import BatchIds, HiddenLoader, RowDigests, SampleStream, VisibleSampler
@@ -54,6 +55,7 @@ class Training:
     generators_at_end: str | None = None
     epochs_hidden: int = 0
     cost_is_told: bool = False
+    checkpoint: Path | None = None
 
     @property
     def loader(self) -> Any:

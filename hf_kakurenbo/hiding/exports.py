@@ -1,0 +1,87 @@
+"""The ledger as tables of other libraries, and in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .ledger import SampleLedger
+
+_PREFIX = "kakurenbo_"
+
+
+def columns_of(ledger: SampleLedger) -> dict[str, np.ndarray]:
+    """The ledger's columns by name, (N,) each: `sample_id` int64, then copies of those of the ledger."""
+    names = ("loss", "confidence", "correct", "hidden", "times_hidden")
+    # Copies: an Arrow table would share its memory with the ledger, which training goes on to write to.
+    return {"sample_id": np.arange(len(ledger)), **{name: getattr(ledger, name).numpy().copy() for name in names}}
+
+
+def to_dataset(ledger: SampleLedger, dataset: Any = None, columns: Sequence[str] | None = None) -> Any:
+    """See [`SampleLedger.to_dataset`]."""
+    import datasets
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    if dataset is None:
+        return datasets.Dataset(pa.table(columns_of(ledger)))
+    if not isinstance(dataset, datasets.Dataset):
+        raise TypeError(
+            f"Only a `datasets.Dataset` can stand beside the ledger, got {type(dataset).__name__}. Leave it out and "
+            "join the rows by `sample_id`."
+        )
+    if len(dataset) != len(ledger):
+        raise ValueError(
+            f"The ledger is of {len(ledger):,} samples and the dataset has {len(dataset):,} rows. A `sample_id` is "
+            f"{ledger.rows}."
+        )
+    beside = dataset if columns is None else dataset.select_columns(list(columns))
+    own = {name if name not in beside.column_names else _PREFIX + name: c for name, c in columns_of(ledger).items()}
+    return datasets.concatenate_datasets([beside, datasets.Dataset(pa.table(own))], axis=1)
+
+
+def to_pandas(ledger: SampleLedger, dataset: Any, columns: Sequence[str] | None) -> Any:
+    """See [`SampleLedger.to_pandas`]."""
+    import pandas as pd  # type: ignore[import-untyped]
+
+    if dataset is None:
+        return pd.DataFrame(columns_of(ledger))
+    return to_dataset(ledger, dataset, columns).to_pandas()
+
+
+def to_parquet(ledger: SampleLedger, path: str | os.PathLike[str], dataset: Any, columns: Sequence[str] | None) -> None:
+    """See [`SampleLedger.to_parquet`]."""
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.part")
+    try:
+        to_dataset(ledger, dataset, columns).to_parquet(str(beside))
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def in_words(ledger: SampleLedger) -> str:
+    """A line for each field: samples, hidden ones, accuracy, mean loss, and what an id means."""
+    count, hidden = len(ledger), ledger.num_hidden
+    measured, right, finite, total = 0, 0, 0, 0.0
+    for part in ledger.parts():
+        loss = ledger.loss_at(part)
+        is_finite = np.isfinite(loss)
+        measured += int(np.count_nonzero(~np.isnan(loss)))
+        right += int(np.count_nonzero(ledger.correct_at(part)))
+        finite += int(np.count_nonzero(is_finite))
+        total += float(loss[is_finite].sum(dtype=np.float64))
+    lines = {
+        "samples": f"{count:,}",
+        "hidden": f"{hidden:,} ({hidden / count:.1%})",
+        "accuracy": f"{right / measured:.1%} of {measured:,} measured" if measured else "nothing measured yet",
+        "mean loss": f"{total / finite:.4g}" if finite else "nothing measured yet",
+        "sample_id": ledger.rows,
+    }
+    if ledger.history is not None:
+        lines["history"] = f"{len(ledger.history)} epochs"
+    return "\n".join([type(ledger).__name__, *(f"  {name:<9}  {value}" for name, value in lines.items())])
