@@ -31,6 +31,7 @@ _SAVED_SCALARS = (
     "refreshed_samples",
     "selection_seconds",
     "training_seconds",
+    "seconds",
 )
 
 _SAVED_SELECTION = ("weights", "repeats")
@@ -59,6 +60,7 @@ class HidingRun:
         weights: (N,) float32, by how much the gradients of its samples count; None for each by 1.
         repeats: (N,) int32, how often each of its samples is drawn; None for each visible one once.
         time_saved: estimated seconds saved so far, against the same epochs with nothing hidden.
+        seconds: what the finished epochs took: training, choosing and refreshing.
         trained_samples: samples trained on so far, on all ranks together.
         refreshed_samples: samples looked at forward-only so far.
         samples_this_session: samples trained on since this object was made, a resumed training's earlier ones left out.
@@ -85,6 +87,7 @@ class HidingRun:
         self.weights: Tensor | None = None
         self.repeats: Tensor | None = None
         self.time_saved = 0.0
+        self.seconds = 0.0
         self.trained_samples = 0
         self.refreshed_samples = 0
         self.samples_this_session = 0
@@ -247,6 +250,7 @@ class HidingRun:
         self.epoch_finished = True
         self.trained_samples += trained
         self.samples_this_session += trained - min(self._measured_before, self.visible_samples)
+        self.seconds += self.training_seconds + self.selection_seconds
         if trained:
             left_out = self.full_samples / self.visible_samples - 1  # for each sample trained on
             self.time_saved += left_out * self.training_seconds - self.selection_seconds
@@ -291,6 +295,7 @@ class HidingRun:
         self.refreshed_samples += int(chosen.count_nonzero())
         self.refresh_seconds = time.perf_counter() - started
         self.time_saved -= self.refresh_seconds
+        self.seconds += self.refresh_seconds
 
     def report(self) -> dict[str, float]:
         """The figures of the epoch for the log."""
@@ -343,7 +348,7 @@ class HidingRun:
         self.recorder.restore(Measurements(tensors["pending_ids"], tensors["pending_figures"]))
         self._measured_before = tensors["pending_ids"].numel()
         for name in _SAVED_SCALARS:
-            setattr(self, name, scalars[name])
+            setattr(self, name, scalars.get(name, 0))  # an earlier release saved fewer
 
     def _load_policy_state(self, tensors: dict[str, Tensor]) -> None:
         state = {

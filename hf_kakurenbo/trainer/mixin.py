@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from ..data import IdentifyingCollator
 from ..distributed.barrier import MonitoredBarrier
 from ..hiding import SampleLedger
 from ..integrations.registry import explain_arguments, make_training_loader, require_supported
-from . import dataloaders, learning_rate, recording, resuming, saving
+from . import dataloaders, learning_rate, recording, reporting, resuming, saving
 from .advice import warn_of_what_has_no_effect
 from .checkpoints import unmark
 from .epochs import end_epoch, put_first, run_epoch
@@ -85,6 +86,28 @@ class KakurenboMixin(_Base):
     def ledger(self) -> SampleLedger | None:
         """The per-sample record of the training under way, or of the last one; None without hiding."""
         return self._training.run.ledger if self._training else None
+
+    def hiding_report(
+        self, path: str | os.PathLike[str], dataset: Any = None, label_column: str | None = None
+    ) -> Path | None:
+        """Write what was hidden, in the training under way or the last one, into one HTML file that opens offline.
+
+        With `ledger_history=True` it also says whether what was hidden is still known, and shows the samples that were
+        never learnt. It needs the extra `report`: `pip install "hf-kakurenbo[report]"`.
+
+        Args:
+            path: the file.
+            dataset: what to show samples of, with a row for each; by default the training dataset as it was given.
+            label_column: its column with the class of a sample; by default found by its type or name.
+
+        Returns:
+            The file; None on the ranks that do not write.
+
+        Raises:
+            RuntimeError: matplotlib is not installed.
+            ValueError: nothing was trained with hiding, or the dataset is another one.
+        """
+        return reporting.write_report_of(self, self._training, path, dataset, label_column)
 
     def _hides(self) -> bool:
         return create_configured_policy(hiding_arguments(self.args)) is not None

@@ -3,6 +3,7 @@
 import datasets
 import pytest
 from torch.utils.data import Subset
+from transformers import Trainer
 
 from hf_kakurenbo import KakurenboTrainer
 from hf_kakurenbo.trainer.row_origin import given_dataset, rows_in_words
@@ -15,7 +16,7 @@ def test_the_dataset_among_the_arguments(tmp_path):
     by_place = KakurenboTrainer(Classifier(), arguments(tmp_path, num_train_epochs=1), None, rows)
     by_name = KakurenboTrainer(Classifier(), arguments(tmp_path, num_train_epochs=1), train_dataset=rows)
     assert by_place._given_dataset is by_name._given_dataset is rows
-    assert given_dataset(KakurenboTrainer, (1,) * 50, {"train_dataset": rows}) is rows
+    assert given_dataset(Trainer, (1,) * 50, {"train_dataset": rows}) is rows
     by_name.train()
     assert by_name.ledger.rows == "the index of a row of the training dataset"
 
