@@ -106,7 +106,9 @@ def find_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints in a folder that have a ledger, the newest last."""
+    """The checkpoints in a folder that have a ledger, the newest last; those written to their end, if there is one."""
     numbered = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("checkpoint-*")}
     steps = {path: int(match[1]) for path, match in numbered.items() if match and (path / LEDGER_NAME).is_file()}
-    return sorted(steps, key=lambda path: steps[path])
+    # Trainer writes its state last: a training that was killed may have left a folder without it.
+    found = [path for path in steps if (path / "trainer_state.json").is_file()] or list(steps)
+    return sorted(found, key=lambda path: steps[path])

@@ -60,7 +60,11 @@ def save_ledger_beside(trainer: Any, training: Training, output_dir: str | None)
     folder = Path(trainer.args.output_dir if output_dir is None else output_dir)
     if not trainer.args.should_save or folder == training.checkpoint:
         return
-    description = {"description": describe_training(trainer, training), "step": trainer.state.global_step}
+    description = {
+        "description": describe_training(trainer, training),
+        "step": trainer.state.global_step,
+        "epochs": [entry for entry in trainer.state.log_history if "kakurenbo/hidden_fraction" in entry],
+    }
     save_ledger(folder, training.run.ledger, {**training.run.scalars(), "trainer": description})
 
 
