@@ -90,6 +90,14 @@ class HidingArguments:
             "compact from 100 million samples on."
         },
     )
+    never_hide_column: str | None = field(
+        default=None,
+        metadata={"help": "A column of true or false in the training dataset: where true, a sample is never hidden."},
+    )
+    min_visible_per_class: int = field(
+        default=0,
+        metadata={"help": "Of each class at least so many samples stay visible in every epoch; 0 for no floor."},
+    )
     ledger_history: bool = field(
         default=False,
         metadata={
@@ -157,6 +165,10 @@ class KakurenboConfig(HidingArguments, TrainingArguments):
         policy_options: options that the policy alone has, by name, or the JSON of such a dict; see `docs/policies.md`.
         ledger_precision: `"full"`, 12 bytes a sample and rank; `"compact"`, 6 bytes, loss and confidence in half
             precision; `"auto"`, compact from 100 million samples on.
+        never_hide_column: a column of true or false in the training dataset: where true, a sample is never hidden. A
+            mask can be given as `trainer.never_hide`.
+        min_visible_per_class: of each class at least so many samples stay visible in every epoch, or all if it has
+            fewer; 0 for no floor.
         ledger_history: keep loss, correctness and hiding of every sample in every epoch, in 2.25 bytes a sample and
             epoch, as `trainer.ledger.history` and in every checkpoint.
         initial_ledger: begin with the ledger of an earlier training on the same samples, so that hiding can start at
@@ -282,6 +294,13 @@ def validate_hiding(options: HidingArguments) -> None:
     if options.initial_ledger is not None:
         _validate_initial_ledger(options, policy)
     validate_precision(options.ledger_precision)
+    if options.never_hide_column == "":
+        raise ValueError("never_hide_column='' is empty: give the name of a column of true or false, or leave it out.")
+    if options.min_visible_per_class < 0:
+        raise ValueError(
+            f"min_visible_per_class={options.min_visible_per_class} must be a number of samples, 0 or more; 0 for no "
+            "floor."
+        )
     if not options.sample_id_column:
         raise ValueError("sample_id_column='' is empty: give the name of the entry that holds the sample ids.")
     if options.num_samples is not None and options.num_samples < 1:

@@ -53,6 +53,17 @@ def labels_of(dataset: Any, column: str | None = None) -> Labels | None:
     return None
 
 
+def stored_column(dataset: Any, name: str) -> Any:
+    """The values of a column or entry, one for each row, where they are stored; None where they are not.
+
+    Args:
+        dataset: with a length; see `labels_of` for what is looked into.
+        name: of the column.
+    """
+    found = None if isinstance(dataset, TensorDataset) else _stored(dataset, name, asked_for=True)
+    return None if found is None else found[0]
+
+
 def _stored(dataset: Any, name: str, asked_for: bool) -> tuple[Any, list[str] | None] | None:
     """The values of a column, and the names of its classes if it has names."""
     if isinstance(dataset, datasets.Dataset):
@@ -68,6 +79,9 @@ def _stored(dataset: Any, name: str, asked_for: bool) -> tuple[Any, list[str] | 
         return dataset.tensors[-1], None
     if isinstance(dataset, Sequence) and dataset and all(isinstance(row, Mapping) and name in row for row in dataset):
         return [row[name].item() if isinstance(row[name], torch.Tensor) else row[name] for row in dataset], None
+    if name in NAMES and hasattr(dataset, "category_numbers") and hasattr(dataset, "instance_numbers"):
+        # Images from formulas: those of a category stand together.
+        return np.repeat(np.arange(len(dataset.category_numbers)), len(dataset.instance_numbers)), None
     values: Any = getattr(dataset, name, None)
     return (values, None) if hasattr(values, "__len__") and len(values) == len(dataset) else None
 

@@ -23,6 +23,7 @@ from .policies import (
     list_policies,
     register_policy,
 )
+from .protection import Protection
 from .recorder import Recorder
 from .refresh import forward_only
 from .run import HidingRun
@@ -56,6 +57,7 @@ __all__ = [
     "KakurenboPolicy",
     "LedgerHistory",
     "Measurements",
+    "Protection",
     "RandomPolicy",
     "Recorder",
     "SampleLedger",

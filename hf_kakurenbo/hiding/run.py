@@ -16,6 +16,7 @@ from .compact_ledger import create_ledger
 from .ledger import SampleLedger
 from .measurements import Measurements
 from .policies import HidingPolicy
+from .protection import Protection
 from .recorder import Recorder
 from .saved_ledger import history_state, ledger_state
 from .schedule import compensated_learning_rate_scale
@@ -53,6 +54,7 @@ class HidingRun:
 
     Attributes:
         ledger: the per-sample record.
+        protection: what is never hidden, whatever the policy decides; None for nothing. To be set before an epoch.
         epoch: the index of the present epoch, from 0.
         epoch_finished: whether its batches are done and their figures are in the ledger.
         batches_done: how many of its batches were trained on, on this rank.
@@ -78,6 +80,7 @@ class HidingRun:
     ) -> None:
         self.ledger = create_ledger(num_samples, ledger_precision, history)
         self.policy = policy
+        self.protection: Protection | None = None
         self.recorder = Recorder(device, num_samples, data_parallel)
         self.compensate_learning_rate = compensate_learning_rate
         self.epoch = -1
@@ -139,7 +142,8 @@ class HidingRun:
         """
         started = time.perf_counter()
         selection = self.policy.select(self.ledger, epoch, progress)
-        self.ledger.hide(selection.hidden)
+        hidden = selection.hidden
+        self.ledger.hide(hidden if self.protection is None else self.protection.kept_visible(hidden, self.ledger))
         self.epoch, self.epoch_finished, self.batches_done = epoch, False, 0
         self.candidates = selection.candidates
         self.weights, self.repeats = selection.weights, selection.repeats

@@ -28,6 +28,7 @@ from .epochs import end_epoch, put_first, run_epoch
 from .lineage import require_trainer, require_trainer_behind
 from .parallelism import warn_of_missing_processes
 from .preemption import save_at_the_same_update
+from .protecting import refuse_protection
 from .row_origin import given_dataset
 from .state import Training
 from .validation import refuse_switching, refuse_what_cannot_be_honoured, require_a_batch
@@ -47,6 +48,10 @@ class KakurenboMixin(_Base):
 
     It takes the trainer's arguments. `args` may be a [`KakurenboConfig`], another subclass of `TrainingArguments` with
     [`HidingArguments`], or a plain `TrainingArguments`, which gets the default options.
+
+    Attributes:
+        never_hide: (N,) bool, an array or a tensor, the samples that are never hidden; to be set before `train`. None,
+            as it is at first, for none beside those of `never_hide_column`.
 
     Raises:
         TypeError: a subclass names the mixin after the trainer, or puts it over no trainer of Transformers.
@@ -70,6 +75,7 @@ class KakurenboMixin(_Base):
         self._loaders: list[dataloaders.TrainingLoader] = []
         self._num_earlier_loaders = 0
         self._weights_folder: str | None = None
+        self.never_hide: Any = None
         self._given_dataset = given_dataset(super().__init__, args, kwargs)
         try:
             super().__init__(*args, **kwargs)
@@ -123,6 +129,7 @@ class KakurenboMixin(_Base):
             require_supported(self, hiding_arguments(self.args).statistics_fn is not None)
             dataloaders.wrap_stream(self)
             refuse_what_cannot_be_honoured(self)
+            refuse_protection(self)
 
     # An option may have been set since the trainer was made, as a hyperparameter search does.
     def _place_callbacks(self) -> None:

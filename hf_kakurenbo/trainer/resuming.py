@@ -23,6 +23,7 @@ from .consistency import require_same_training
 from .continuity import require_saved_training, rows_of
 from .initial_ledger import take_initial_ledger
 from .loss_check import LossCheck
+from .protecting import make_protection
 from .row_origin import rows_in_words
 from .state import Training
 
@@ -104,6 +105,7 @@ def _make_training(trainer: Any, policy: HidingPolicy) -> Training:
         loader.num_samples, policy, args.device, compensate, precision, data_parallel, options.ledger_history
     )
     run.ledger.rows = rows_in_words(trainer, trainer._given_dataset)
+    run.protection = make_protection(trainer, loader.num_samples)
     return Training(
         run=run,
         training_loader=loader,

@@ -74,7 +74,8 @@ def test_nothing_is_wider_than_the_window(page, width):
         "<script>addEventListener('load', () => { const wide = [...document.querySelectorAll('body *')]"
         ".filter(e => !e.closest('.scroll') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName);"
         "const broken = [...document.images].filter(e => e.naturalWidth === 0).length;"
-        "parent.document.title = `${document.documentElement.scrollWidth} ${innerWidth} ${wide.length} ${broken}`; })</script>"
+        "const found = [document.documentElement.scrollWidth, innerWidth, wide.length, broken];"
+        "parent.document.title = found.join(' '); })</script>"
     )
     html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', script, page.read_text(encoding="utf-8"))
     html = html.replace("<details>", "<details open>")

@@ -43,6 +43,8 @@ WRONG = [
     ({"hiding_policy": "kakurenbu"}, "Unknown hiding_policy 'kakurenbu'. Did you mean 'kakurenbo'"),
     ({"hiding_policy": "xyz"}, "Unknown hiding_policy 'xyz'. Known policies: 'none'.*'kakurenbo'"),
     ({"initial_pass": True}, "initial_pass=True with hiding_warmup_epochs=1 .*Set hiding_warmup_epochs=0, or leave"),
+    ({"never_hide_column": ""}, "never_hide_column='' is empty: give the name"),
+    ({"min_visible_per_class": -1}, "min_visible_per_class=-1 must be a number of samples, 0 or more"),
     ({"initial_ledger": "out"}, "initial_ledger='out' with hiding_warmup_epochs=1 .*Set hiding_warmup_epochs=0, or le"),
     ({"initial_ledger": "out", "initial_pass": True, "hiding_warmup_epochs": 0}, "Leave one of them out"),
     ({"policy_options": "max_interval=4"}, "policy_options='max_interval=4' is no JSON.*write it as"),
