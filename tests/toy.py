@@ -25,6 +25,7 @@ TIMINGS = {
     "eval_steps_per_second",
     "kakurenbo/refresh_runtime",
     "kakurenbo/time_saved",
+    "kakurenbo/time_saved_fraction",
 }
 
 

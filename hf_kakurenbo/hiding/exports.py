@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -27,8 +28,12 @@ def to_dataset(ledger: SampleLedger, dataset: Any = None, columns: Sequence[str]
     import datasets
     import pyarrow as pa  # type: ignore[import-untyped]
 
+    def own(columns: dict[str, np.ndarray]) -> Any:
+        # A fingerprint that is given need not be computed, for which all of the table would be copied.
+        return datasets.Dataset(pa.table(columns), fingerprint=uuid4().hex[:16])
+
     if dataset is None:
-        return datasets.Dataset(pa.table(columns_of(ledger)))
+        return own(columns_of(ledger))
     if not isinstance(dataset, datasets.Dataset):
         raise TypeError(
             f"Only a `datasets.Dataset` can stand beside the ledger, got {type(dataset).__name__}. Leave it out and "
@@ -40,8 +45,9 @@ def to_dataset(ledger: SampleLedger, dataset: Any = None, columns: Sequence[str]
             f"{ledger.rows}."
         )
     beside = dataset if columns is None else dataset.select_columns(list(columns))
-    own = {name if name not in beside.column_names else _PREFIX + name: c for name, c in columns_of(ledger).items()}
-    return datasets.concatenate_datasets([beside, datasets.Dataset(pa.table(own))], axis=1)
+    taken = set(beside.column_names)
+    named = {_PREFIX + name if name in taken else name: values for name, values in columns_of(ledger).items()}
+    return datasets.concatenate_datasets([beside, own(named)], axis=1)
 
 
 def to_pandas(ledger: SampleLedger, dataset: Any, columns: Sequence[str] | None) -> Any:

@@ -29,6 +29,7 @@ _SAVED_SCALARS = (
     "candidates",
     "time_saved",
     "trained_samples",
+    "replaced_samples",
     "refreshed_samples",
     "selection_seconds",
     "training_seconds",
@@ -64,6 +65,7 @@ class HidingRun:
         time_saved: estimated seconds saved so far, against the same epochs with nothing hidden.
         seconds: what the finished epochs took: training, choosing and refreshing.
         trained_samples: samples trained on so far, on all ranks together.
+        replaced_samples: samples that the same part of the training would have trained on with nothing hidden.
         refreshed_samples: samples looked at forward-only so far.
         samples_this_session: samples trained on since this object was made, a resumed training's earlier ones left out.
     """
@@ -92,6 +94,7 @@ class HidingRun:
         self.time_saved = 0.0
         self.seconds = 0.0
         self.trained_samples = 0
+        self.replaced_samples = 0
         self.refreshed_samples = 0
         self.samples_this_session = 0
         self.selection_seconds = 0.0
@@ -257,6 +260,7 @@ class HidingRun:
         self.seconds += self.training_seconds + self.selection_seconds
         if trained:
             left_out = self.full_samples / self.visible_samples - 1  # for each sample trained on
+            self.replaced_samples += round(trained * (1 + left_out))
             self.time_saved += left_out * self.training_seconds - self.selection_seconds
         return measured
 
@@ -301,6 +305,12 @@ class HidingRun:
         self.time_saved -= self.refresh_seconds
         self.seconds += self.refresh_seconds
 
+    @property
+    def time_saved_fraction(self) -> float:
+        """`time_saved` as a fraction of what the finished epochs would have taken with nothing hidden, estimated."""
+        without = self.seconds + self.time_saved
+        return self.time_saved / without if without > 0 else 0.0
+
     def report(self) -> dict[str, float]:
         """The figures of the epoch for the log."""
         hidden = self.ledger.num_hidden
@@ -312,6 +322,7 @@ class HidingRun:
             "kakurenbo/lr_scale": self.lr_scale,
             "kakurenbo/refresh_runtime": round(self.refresh_seconds, 4),
             "kakurenbo/time_saved": round(self.time_saved, 4),
+            "kakurenbo/time_saved_fraction": round(self.time_saved_fraction, 4),
         }
 
     def totals(self) -> dict[str, float]:
@@ -320,6 +331,7 @@ class HidingRun:
             "kakurenbo/trained_samples": self.trained_samples,
             "kakurenbo/refreshed_samples": self.refreshed_samples,
             "kakurenbo/time_saved": round(self.time_saved, 4),
+            "kakurenbo/time_saved_fraction": round(self.time_saved_fraction, 4),
         }
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

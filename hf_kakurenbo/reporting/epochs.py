@@ -31,7 +31,7 @@ class Savings(NamedTuple):
     """What a training did, against the same epochs with nothing hidden."""
 
     full_samples: int
-    """Samples that its finished epochs would have trained on."""
+    """Samples that the same part of the training would have trained on."""
     trained_samples: int
     refreshed_samples: int
     samples_fraction: float
@@ -89,7 +89,10 @@ def savings_of(run: TrainedRun, epochs: list[EpochFigures]) -> Savings:
 
 
 def _full_samples(run: TrainedRun, epochs: list[EpochFigures]) -> int:
-    """By what was logged, where each epoch was: a sampler may draw another number than the dataset has."""
+    """As the training counted them; of an earlier release, which did not, by what it logged, or by the dataset."""
+    replaced = int(run.numbers.get("replaced_samples", 0))
+    if replaced >= int(run.numbers.get("trained_samples", 0)) > 0:
+        return replaced
     if len(epochs) == run.epochs_done:
         drawn = [round(epoch.visible_samples / (1 - epoch.hidden_fraction)) for epoch in epochs]
         return sum(drawn)

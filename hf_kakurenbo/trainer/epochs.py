@@ -21,6 +21,7 @@ from ..integrations.registry import metrics_set_aside
 from . import learning_rate
 from .order import begin_saved_order
 from .refresh import measure_all, refresh_hidden
+from .reporting import show_in_progress_bars
 from .resuming import restore_unlogged_loss
 from .state import Training
 
@@ -61,6 +62,7 @@ def run_epoch(trainer: Any, training: Training, parent: Callable[..., None], **c
     if epoch == 0 and checkpoint is None and hiding_arguments(trainer.args).initial_pass:
         measure_all(trainer, training)
     batches = _begin_epoch(trainer, training, epoch, batches_done, checkpoint if continues else None)
+    show_in_progress_bars(trainer, training)
     updates, updates_done = _updates(trainer, batches), _updates(trainer, batches_done)
     full_updates = counts["num_update_steps_per_epoch"]
     plan = _plan_epoch(trainer, epoch, updates, full_updates, updates_done)

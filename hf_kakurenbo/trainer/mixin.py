@@ -346,8 +346,22 @@ class KakurenboMixin(_Base):
         learning_rate.end_compensation(self)
         samples = num_train_samples_argument(self, run.samples_this_session)
         output = super()._finalize_training(trial, samples, start_time)
-        output.metrics.update(run.totals())
+        reporting.show_summary(self, self._training)
         return output
+
+    # Trainer logs the totals of a training here, and returns the same dict.
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As Trainer's, with the totals of hiding beside those of the training."""
+        if self._training is not None and "train_runtime" in logs:
+            logs.update(self._training.run.totals())
+        super().log(logs, *args, **kwargs)
+
+    # Trainer writes the model card anew here.
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """As Trainer's, with a section on what was hidden."""
+        super().create_model_card(*args, **kwargs)
+        if self._training is not None:
+            reporting.add_to_model_card(self, self._training)
 
 
 class KakurenboTrainer(KakurenboMixin, Trainer):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm  # type: ignore[import-untyped]
+
 from ..data import SampleStream, is_indexed
 from ..reporting import TrainedRun, write_report
+from ..reporting.model_card import section_of, with_section
+from ..reporting.summary import summary_of
 from .continuity import describe_training
 from .state import Training
+
+logger = logging.getLogger(__name__)
 
 
 def write_report_of(
@@ -23,6 +31,35 @@ def write_report_of(
         return None
     shown = _dataset_of(trainer, len(training.run.ledger)) if dataset is None else dataset
     return write_report(_run_of(trainer, training, check_rows=dataset is not None), path, shown, label_column)
+
+
+def add_to_model_card(trainer: Any, training: Training) -> None:
+    """Put what was hidden into the model card that Trainer has just written."""
+    path = Path(trainer.args.output_dir) / "README.md"
+    if trainer.is_world_process_zero() and path.is_file():
+        section = section_of(_run_of(trainer, training, check_rows=False))
+        path.write_text(with_section(path.read_text(encoding="utf-8"), section), encoding="utf-8")
+
+
+def show_in_progress_bars(trainer: Any, training: Training) -> None:
+    """Say beside the bars of a terminal what the epoch that begins hides, and what was saved so far."""
+    run = training.run
+    text = f"hidden {run.hidden_fraction:.0%}, saved {run.time_saved_fraction:.0%}"
+    for callback in trainer.callback_handler.callbacks:
+        bar: Any = getattr(callback, "training_bar", None)
+        if hasattr(bar, "set_postfix_str"):
+            bar.set_postfix_str(text, refresh=False)
+
+
+def show_summary(trainer: Any, training: Training) -> None:
+    """Say in four lines what the training hid: where its progress is shown, beside that, else in the log."""
+    if not trainer.is_world_process_zero():
+        return
+    summary = summary_of(_run_of(trainer, training, check_rows=False))
+    if trainer.args.disable_tqdm:
+        logger.info("%s", summary)
+    else:
+        tqdm.write(summary, file=sys.stderr)
 
 
 def _run_of(trainer: Any, training: Training, check_rows: bool) -> TrainedRun:
