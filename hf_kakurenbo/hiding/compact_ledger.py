@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from .history import LedgerHistory
-from .ledger import SampleLedger, Where
+from .ledger import SampleLedger
+from .record import Where
 
 PRECISIONS = ("auto", "full", "compact")
 """The values of `ledger_precision`."""

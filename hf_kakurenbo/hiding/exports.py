@@ -5,25 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .ledger import SampleLedger
+from .record import SampleRecord
 
 _PREFIX = "kakurenbo_"
 
 
-def columns_of(ledger: SampleLedger) -> dict[str, np.ndarray]:
+def columns_of(ledger: SampleRecord) -> dict[str, np.ndarray]:
     """The ledger's columns by name, (N,) each: `sample_id` int64, then copies of those of the ledger."""
     names = ("loss", "confidence", "correct", "hidden", "times_hidden")
     # Copies: an Arrow table would share its memory with the ledger, which training goes on to write to.
     return {"sample_id": np.arange(len(ledger)), **{name: getattr(ledger, name).numpy().copy() for name in names}}
 
 
-def to_dataset(ledger: SampleLedger, dataset: Any = None, columns: Sequence[str] | None = None) -> Any:
+def to_dataset(ledger: SampleRecord, dataset: Any = None, columns: Sequence[str] | None = None) -> Any:
     """See [`SampleLedger.to_dataset`]."""
     import datasets
     import pyarrow as pa  # type: ignore[import-untyped]
@@ -50,7 +49,7 @@ def to_dataset(ledger: SampleLedger, dataset: Any = None, columns: Sequence[str]
     return datasets.concatenate_datasets([beside, own(named)], axis=1)
 
 
-def to_pandas(ledger: SampleLedger, dataset: Any, columns: Sequence[str] | None) -> Any:
+def to_pandas(ledger: SampleRecord, dataset: Any, columns: Sequence[str] | None) -> Any:
     """See [`SampleLedger.to_pandas`]."""
     import pandas as pd  # type: ignore[import-untyped]
 
@@ -59,7 +58,7 @@ def to_pandas(ledger: SampleLedger, dataset: Any, columns: Sequence[str] | None)
     return to_dataset(ledger, dataset, columns).to_pandas()
 
 
-def to_parquet(ledger: SampleLedger, path: str | os.PathLike[str], dataset: Any, columns: Sequence[str] | None) -> None:
+def to_parquet(ledger: SampleRecord, path: str | os.PathLike[str], dataset: Any, columns: Sequence[str] | None) -> None:
     """See [`SampleLedger.to_parquet`]."""
     target = Path(path)
     beside = target.with_name(f".{target.name}.part")
@@ -70,7 +69,7 @@ def to_parquet(ledger: SampleLedger, path: str | os.PathLike[str], dataset: Any,
         beside.unlink(missing_ok=True)
 
 
-def in_words(ledger: SampleLedger) -> str:
+def in_words(ledger: SampleRecord) -> str:
     """A line for each field: samples, hidden ones, accuracy, mean loss, and what an id means."""
     count, hidden = len(ledger), ledger.num_hidden
     measured, right, finite, total = 0, 0, 0, 0.0

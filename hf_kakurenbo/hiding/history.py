@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .ledger import SampleLedger
+from .record import SampleRecord
 
 _LARGEST_LOSS = float(np.finfo(np.float16).max)
 
@@ -148,7 +147,7 @@ class LedgerHistory:
 
     # ---- Changes ----
 
-    def write(self, epoch: int, ledger: SampleLedger, measured: Tensor) -> None:
+    def write(self, epoch: int, ledger: SampleRecord, measured: Tensor) -> None:
         """Add what an epoch has just measured: its own samples first, later those that it refreshed.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from ..distributed.collectives import digest
 from . import exports
 from .history import LedgerHistory
 from .measurements import Measurements as Measurements
+from .record import Where
 from .statistics import describe
-
-Where: TypeAlias = "slice | np.ndarray"
-"""Some of the samples: a slice, or an array of ids."""
 
 # What a pass over all samples takes at a time: its intermediate arrays stay in the cache, and small at any N.
 _PART = 2**17
