@@ -9,6 +9,7 @@ from copy import deepcopy
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class SchedulerStart(NamedTuple):
     rates: list[float]
 
 
-class AlignedScheduler:
+class AlignedScheduler(LRScheduler):
     """Keeps a learning-rate scheduler in step with the epochs when epochs have fewer updates than it was built for.
 
     A scheduler is stepped once per update and was built for full epochs. This one steps it as often as it takes to be
@@ -35,6 +36,9 @@ class AlignedScheduler:
     rates, since some compute the next rate from the last.
 
     With full epochs and a scale of 1 it does nothing but pass `step` on.
+
+    It is a `torch.optim.lr_scheduler.LRScheduler`, as Lightning and others ask of one; what it does not define itself is
+    the scheduler's underneath.
 
     A rate that somebody else sets while it is compensated stays as it was set, and is reported once.
 
@@ -46,8 +50,9 @@ class AlignedScheduler:
     _STATE_KEY = "kakurenbo_alignment"
 
     def __init__(self, scheduler: Any, optimizer: HasParamGroups) -> None:
+        # Not the constructor of the class above, which would take over the optimizer and make its first step.
         self.scheduler = scheduler
-        self.optimizer = optimizer
+        self.optimizer: Any = optimizer
         self.scale = 1.0
         self._plain_rates: list[float | torch.Tensor] = []
         self._updates = self._full_updates = 1
@@ -73,8 +78,17 @@ class AlignedScheduler:
         self.scale = scale
         self._compensate()
 
-    def step(self) -> None:
-        """Advance by one update of the epoch."""
+    def step(self, epoch: int | None = None) -> None:
+        """Advance by one update of the epoch.
+
+        Args:
+            epoch: not taken; PyTorch's own schedulers still have it, and warn.
+
+        Raises:
+            ValueError: an epoch is given.
+        """
+        if epoch is not None:
+            raise ValueError(f"step(epoch={epoch}) is not possible: it advances by one update. Call begin_epoch first.")
         self._updates_done += 1
         target = self._updates_done * self._full_updates // self._updates
         self._uncompensate()
@@ -108,6 +122,10 @@ class AlignedScheduler:
     def get_last_lr(self) -> list[float | torch.Tensor]:
         """The learning rates in effect, compensation included."""
         return [rate.clone() if isinstance(rate, torch.Tensor) else rate for rate in self._rates()]
+
+    def get_lr(self) -> Any:
+        """What the scheduler underneath computes."""
+        return self.scheduler.get_lr()
 
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's own state, which a plain training can load too, and the place in the epoch beside it."""

@@ -139,3 +139,19 @@ def test_a_loaded_state_sets_the_rates_whatever_the_optimizers_state_has_brought
     resumed = AlignedScheduler(torch.optim.lr_scheduler.ExponentialLR(fresh, 0.9), fresh)
     resumed.load_state_dict(scheduler.state_dict())
     assert fresh.param_groups[0]["lr"] == driven.param_groups[0]["lr"] == pytest.approx(0.1 * 0.9 * 1.25)
+
+
+def test_it_is_a_scheduler_of_pytorchs():
+    driven = optimizer(0.8)
+    scheduler = AlignedScheduler(torch.optim.lr_scheduler.StepLR(driven, 1, 0.5), driven)
+    assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+    assert driven.param_groups[0]["lr"] == 0.8, "it makes no step of its own"
+    assert scheduler.base_lrs == [0.8]
+    scheduler.begin_epoch(1, 2, scale=1.5)
+    driven.step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == [0.8 * 0.5 * 0.5 * 1.5]
+    assert scheduler.last_epoch == 2
+    assert scheduler.get_lr() == scheduler.scheduler.get_lr()
+    with pytest.raises(ValueError, match=r"step\(epoch=3\) is not possible"):
+        scheduler.step(3)
