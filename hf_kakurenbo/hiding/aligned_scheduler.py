@@ -37,8 +37,8 @@ class AlignedScheduler(LRScheduler):
 
     With full epochs and a scale of 1 it does nothing but pass `step` on.
 
-    It is a `torch.optim.lr_scheduler.LRScheduler`, as Lightning and others expect. What it does not define itself is the
-    scheduler's underneath.
+    It is a `torch.optim.lr_scheduler.LRScheduler`, as Lightning and others expect. What it does not define itself is
+    that of the scheduler underneath.
 
     A rate that somebody else sets while it is compensated stays as it was set, and is reported once.
 

@@ -133,7 +133,7 @@ def _cards(run: TrainedRun, gallery: Gallery, dataset: Any, labels: Labels | Non
     loss, confidence, times = (getattr(run.ledger, name).numpy() for name in ("loss", "confidence", "times_hidden"))
     cards = []
     for sample in gallery.ids.tolist():
-        facts = [("loss", f"{loss[sample]:.3g}"), ("hidden", f"{times[sample]} ×")]
+        facts = [("loss", _loss(loss[sample])), ("hidden", f"{times[sample]} ×")]
         if run.rule != _REGRESSION:
             facts.insert(1, ("confidence", f"{confidence[sample]:.2f}"))
         if labels is not None and labels.values[sample] >= 0:
@@ -198,6 +198,10 @@ def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "–"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def _loss(value: float) -> str:
+    return "< 0.0001" if abs(value) < 1e-4 else f"{value:.3g}"
 
 
 def _duration(seconds: float) -> str:

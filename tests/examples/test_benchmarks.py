@@ -179,3 +179,15 @@ def test_tokens_prints_memory_and_time():
     report = run("tokens.py", "--quick")
     assert re.search(r"Memory, 4 x 512 tokens, 4,096 words: logits 34 MB, statistics [\d.,-]+ MB", report)
     assert re.search(r"Time, 64 tokens, 4,096 words, width 64: [\d.]+% \([\d.]+%\.\.[\d.]+%\)", report)
+
+
+@pytest.mark.wide
+def test_reporting_prints_exports_history_and_report():
+    (header, exports), (_, history), (_, [report]) = tables(run("reporting.py", "--quick", "--epochs", "3"))
+    assert header == ["samples", "export", "time", "memory", "file"]
+    assert [row[1] for row in exports] == ["repr", "to_pandas", "to_dataset", "to_parquet"]
+    assert {row[0] for row in exports} == {"20,000"}
+    assert all(row[-1] == "2.25" for row in history)
+    assert len(history) == 5
+    assert report[:2] == ["20,000", "3"]
+    assert all(numbers(cell) for cell in report)

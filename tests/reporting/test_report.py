@@ -421,3 +421,18 @@ def test_a_transform_is_passed_by():
 def test_the_log_of_a_checkpoint_is_trainers(folder):
     [state] = folder.glob("checkpoint-*/trainer_state.json")
     assert read_run(folder).log == json.loads(state.read_text())["log_history"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (-75, "−1 min"), (3599, "1 h 0 min"), (7320, "2 h 2 min")],
+)
+def test_a_duration_is_read_at_a_glance(seconds, expected):
+    assert report._duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"), [(-0.0, "< 0.0001"), (1.2e-7, "< 0.0001"), (0.00123456, "0.00123"), (13.27, "13.3")]
+)
+def test_a_loss_is_short(loss, expected):
+    assert report._loss(np.float32(loss)) == expected
