@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import compare, fdsl, policies
+from . import compare, fdsl, policies, report
 from .options import Imports
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(compare.compare)
 app.command()(policies.policies)
+app.command()(report.report)
 app.add_typer(fdsl.app, name="fdsl")
 
 
@@ -42,8 +43,9 @@ def _options(
     """Train Hugging Face models on fewer samples.
 
     KakurenboTrainer hides, in each epoch, the samples that a model already
-    knows. This command compares ways of hiding by accuracy and cost, and
-    draws labelled training images from formulas (FDSL).
+    knows. This command reports what a training hid, compares ways of hiding
+    by accuracy and cost, and draws labelled training images from formulas
+    (FDSL).
     """
 
 

@@ -1,9 +1,6 @@
 """`hf-kakurenbo report`: one file, or one clear line."""
 
 import pytest
-
-pytest.importorskip("hf_kakurenbo.cli.errors", reason="the command is one module yet", exc_type=ImportError)
-
 import typer
 from report_toy import pictures, read, trainer_of_pictures
 from typer.testing import CliRunner
