@@ -301,7 +301,7 @@ OTHER_ORDERS = {
         {"trainer": WithOwnSampler},
         {},
         "No option has changed, so Own does not draw the same order from the same states of the random generators: let "
-        "it follow from the epoch that its `set_epoch` is reported.",
+        "it follow from the epoch that its `set_epoch` gets.",
     ),
     "groups": (
         {
@@ -568,7 +568,7 @@ def test_its_order_is_known_by_what_it_had_trained_on(saved, tmp_path, kind):
 
 
 def refusals_on_ranks(folder, checkpoint, cases):
-    """What each rank is reported in each case."""
+    """What is reported on each rank, in each case."""
     messages = []
     for options in cases:
         options = {**OPTIONS, "per_device_train_batch_size": 16, **options}
