@@ -67,7 +67,7 @@ class AugmentingCollator:
         arguments: how.
         image_size: of the batch, in pixels.
         num_classes: C.
-        label_smoothing: the share of a label that goes to the other classes, where images are mixed.
+        label_smoothing: the fraction of a label that goes to the other classes, where images are mixed.
     """
 
     def __init__(

@@ -68,7 +68,7 @@ def use_one_thread() -> None:
 # ---- Data ----
 
 
-def with_validation(data: DatasetDict, share: float, seed: int) -> DatasetDict:
+def with_validation(data: DatasetDict, fraction: float, seed: int) -> DatasetDict:
     """The data as a train and a validation split, the latter split off if there is none.
 
     Raises:
@@ -79,7 +79,7 @@ def with_validation(data: DatasetDict, share: float, seed: int) -> DatasetDict:
     for name in ("validation", "test"):
         if name in data:
             return DatasetDict(train=data["train"], validation=data[name])
-    split = data["train"].train_test_split(share, seed=seed)
+    split = data["train"].train_test_split(fraction, seed=seed)
     return DatasetDict(train=split["train"], validation=split["test"])
 
 
@@ -227,7 +227,7 @@ def train(
     Args:
         make_trainer: makes a trainer with a new model; called after the seed was set.
         args: the training arguments.
-        resume: a checkpoint to go on from.
+        resume: a checkpoint to continue from.
         score: of the evaluation.
     """
     title = "without hiding" if args.hiding_policy == NO_HIDING else "with hiding"
@@ -278,7 +278,7 @@ def checkpoint_to_resume(args: KakurenboConfig) -> str | None:
             say(args, f"{args.output_dir} holds no checkpoint yet: the training starts at its beginning.")
         return newest
     if wanted is None and newest is not None:
-        say(args, f"The training starts anew. To go on from {newest}: --resume_from_checkpoint {LAST}")
+        say(args, f"The training starts anew. To continue from {newest}: --resume_from_checkpoint {LAST}")
     return wanted
 
 

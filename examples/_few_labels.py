@@ -101,7 +101,7 @@ def few_of_each(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
 def accuracy_with_few_labels(
     make_model: Callable[[], PreTrainedModel], images: Tensor, labels: Tensor, args: FewLabelsArguments, seed: int
 ) -> float:
-    """Fine-tune on a few digits of each kind; the share of all others that is then read rightly."""
+    """Fine-tune on a few digits of each kind; the fraction of all others that is then read rightly."""
     few, others = few_of_each(labels, args.labels_per_digit, seed)
     set_seed(seed)
     training = TrainingArguments(
@@ -191,7 +191,7 @@ def _table(found: dict[str, list[float]], outcomes: Sequence[Outcome]) -> str:
 
 
 def draw(path: Path, found: dict[str, list[float]], folders: dict[str, str]) -> None:
-    """Draw the loss and the hidden share of the pre-trainings, and the accuracies after fine-tuning.
+    """Draw the loss and the hidden fraction of the pre-trainings, and the accuracies after fine-tuning.
 
     Args:
         path: the PNG file.

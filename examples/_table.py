@@ -19,7 +19,7 @@ class Score(NamedTuple):
     Attributes:
         title: what the table calls it.
         metric: its name in the metrics of `Trainer.evaluate`.
-        percent: shown as a percentage: the figure is a share in [0, 1].
+        percent: shown as a percentage: the figure is a fraction in [0, 1].
         lower_is_better: as of errors; the table says so.
         compute: makes it of the other metrics, where evaluation itself does not, as a perplexity of `eval_loss`.
     """

@@ -103,7 +103,7 @@ class DataTrainingArguments(TextDataArguments):
     text_column_name: str = field(default="text", metadata={"help": "The column with the texts."})
     block_size: int = field(default=128, metadata={"help": "Tokens in a block, at least 2."})
     mlm_probability: float = field(
-        default=0.15, metadata={"help": "The share of the tokens that are masked, if any are, in (0, 1)."}
+        default=0.15, metadata={"help": "The fraction of the tokens that are masked, if any are, in (0, 1)."}
     )
 
     def __post_init__(self) -> None:
@@ -168,7 +168,7 @@ class MaskingCollator:
 
     Args:
         tokenizer: has the token for what is masked.
-        probability: the share of the tokens.
+        probability: the fraction of the tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, probability: float) -> None:

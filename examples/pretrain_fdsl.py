@@ -8,7 +8,7 @@ takes about five minutes on two cores.
     python examples/pretrain_fdsl.py --fdsl rcdb-1k --timm_model vit_small_patch16_224 --output_dir out
     accelerate launch --num_processes 4 examples/pretrain_fdsl.py --preset deit-tiny-fractaldb-1k --output_dir out
 
-`examples/image_classification.py --model_name_or_path out ...` goes on from what is saved, with a new head.
+`examples/image_classification.py --model_name_or_path out ...` continues from what is saved, with a new head.
 `examples/slurm/pretrain.sh` runs a preset on several nodes.
 """
 
@@ -184,7 +184,7 @@ def make_model(model_args: ModelArguments, image_size: int, classes: list[str]) 
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """The share of right answers."""
+    """The fraction of right answers."""
     return {"accuracy": float((prediction.predictions.argmax(axis=1) == prediction.label_ids).mean())}
 
 

@@ -111,7 +111,7 @@ def require_numbers(data: DatasetDict, column: str) -> None:
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """The mean squared error, and R2: the share of the labels' variance that the model explains."""
+    """The mean squared error, and R2: the fraction of the labels' variance that the model explains."""
     found, labels = prediction.predictions.squeeze(-1), prediction.label_ids
     return {"mse": float(mean_squared_error(labels, found)), "r2": float(r2_score(labels, found))}
 

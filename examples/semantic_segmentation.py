@@ -185,7 +185,7 @@ def predicted_classes(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mean_iou(prediction: EvalPrediction) -> dict[str, float]:
-    """The mean, over the classes, of intersection over union, and the share of right pixels; `IGNORED` left out.
+    """The mean, over the classes, of intersection over union, and the fraction of right pixels; `IGNORED` left out.
 
     Classes that are neither there nor predicted do not count.
     """

@@ -141,7 +141,7 @@ def make_model(name: str | None, tokenizer: PreTrainedTokenizerBase, max_target_
 
 
 def exact_match(tokenizer: PreTrainedTokenizerBase) -> Callable[[EvalPrediction], dict[str, float]]:
-    """A `compute_metrics` that gives the share of texts written rightly, white space aside."""
+    """A `compute_metrics` that gives the fraction of texts written rightly, white space aside."""
 
     def read(tokens: np.ndarray) -> list[list[str]]:
         tokens = np.where(tokens == IGNORED, tokenizer.pad_token_id, tokens)

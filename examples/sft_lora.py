@@ -69,7 +69,7 @@ LIBRARY_DEFAULTS = {
     "learning_rate": 3e-3,
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,
-    # So small a model is never as sure as a large one is of what it has learnt by heart.
+    # So small a model is never as sure as a large one is of what it has memorised.
     "accuracy_threshold": 0.8,
     "confidence_threshold": 0.5,
     # TRL's own defaults are for large models on a GPU.

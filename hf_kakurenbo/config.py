@@ -37,11 +37,11 @@ class HidingArguments:
         metadata={"help": "Name of the policy that chooses the samples to hide; 'none' makes it a plain Trainer."},
     )
     max_hidden_fraction: float = field(
-        default=0.3, metadata={"help": "F: at most this share of the samples is hidden in an epoch, in [0, 1)."}
+        default=0.3, metadata={"help": "F: at most this fraction of the samples is hidden in an epoch, in [0, 1)."}
     )
     fraction_milestones: list[float] = field(
         default_factory=lambda: [0.0, 0.3, 0.6, 0.8],
-        metadata={"help": "Shares of the training at which the next factor of F starts; from 0, rising."},
+        metadata={"help": "Fractions of the training at which the next factor of F starts; from 0, rising."},
     )
     fraction_factors: list[float] = field(
         default_factory=lambda: [1.0, 0.8, 0.6, 0.4],
@@ -63,11 +63,12 @@ class HidingArguments:
     accuracy_threshold: float = field(
         default=ACCURACY_THRESHOLD,
         metadata={
-            "help": "A sample of many tokens or pixels counts as correct from this share of right ones on, in [0, 1]."
+            "help": "A sample of many tokens or pixels counts as correct from this fraction of right ones on, "
+            "in [0, 1]."
         },
     )
     lr_compensation: bool = field(
-        default=True, metadata={"help": "Multiply the learning rate by 1 / (1 - the share hidden in the epoch)."}
+        default=True, metadata={"help": "Multiply the learning rate by 1 / (1 - the fraction hidden in the epoch)."}
     )
     refresh_interval: int = field(
         default=1, metadata={"help": "Look at the hidden samples, forward only, every so many epochs; 0 for never."}
@@ -149,16 +150,16 @@ class KakurenboConfig(HidingArguments, TrainingArguments):
 
     Args:
         hiding_policy: name of the policy that chooses the samples to hide; `"none"` makes it a plain `Trainer`.
-        max_hidden_fraction: F, the largest share of the samples hidden in an epoch, in [0, 1).
-        fraction_milestones: shares of the training at which the next factor of F starts; from 0, rising, below 1.
+        max_hidden_fraction: F, the largest fraction of the samples hidden in an epoch, in [0, 1).
+        fraction_milestones: fractions of the training at which the next factor of F starts; from 0, rising, below 1.
         fraction_factors: the factors of F, each in [0, 1], one for each milestone.
         hiding_warmup_epochs: epochs at the start in which nothing is hidden, 0 or more.
         confidence_threshold: tau, in [0, 1]; a sample predicted with less confidence is not hidden. None for the
             policy's own: 0.7 for `"kakurenbo"`, 0.9 for `"spaced_repetition"`, 0.95 for `"coin"`.
         move_back: off, the loss alone decides.
-        accuracy_threshold: the share of right tokens (token classification, language modelling) or pixels
+        accuracy_threshold: the fraction of right tokens (token classification, language modelling) or pixels
             (segmentation) from which on a sample counts as predicted correctly, in [0, 1].
-        lr_compensation: multiply the learning rate by 1 / (1 − the share hidden in the epoch).
+        lr_compensation: multiply the learning rate by 1 / (1 − the fraction hidden in the epoch).
         refresh_interval: look at the hidden samples, forward only, every so many epochs; 0 for never.
         initial_pass: look at every sample, forward only, before the first epoch, so that hiding can start at once: for
             fine-tuning a model that already knows much. It needs `hiding_warmup_epochs=0`.

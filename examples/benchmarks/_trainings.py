@@ -121,7 +121,7 @@ def make_trainer(task: Task, epochs: int, folder: str, hidden_fraction: float | 
         task: what it trains.
         epochs: for how many epochs.
         folder: its output directory.
-        hidden_fraction: the share that `KakurenboTrainer` hides in every epoch but the first, whatever the model
+        hidden_fraction: the fraction that `KakurenboTrainer` hides in every epoch but the first, whatever the model
             knows; None for a plain `Trainer`.
     """
     set_seed(0)

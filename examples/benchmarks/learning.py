@@ -99,7 +99,7 @@ def train(network: Network, images: Tensor, labels: Tensor, epochs: int, seed: i
 
 @torch.no_grad()
 def accuracy(network: Network, images: Tensor, labels: Tensor) -> float:
-    """The share of the images whose category it tells."""
+    """The fraction of the images whose category it tells."""
     network.eval()
     right = [
         (network(part).argmax(1) == truth) for part, truth in zip(images.split(500), labels.split(500), strict=True)
@@ -141,7 +141,7 @@ def read_all(features: np.ndarray, seed: int) -> list[float]:
 
 
 def learn(name: str, seeds: int, epochs: int, instances: int) -> tuple[list[float], dict[str, list[list[float]]]]:
-    """Of each seed: the share of the unseen instances told apart, and how well digits are read, by title."""
+    """Of each seed: the fraction of the unseen instances told apart, and how well digits are read, by title."""
     images, labels = draw(name, "train", instances)
     unseen, their_labels = draw(name, "validation", 20)
     told: list[float] = []

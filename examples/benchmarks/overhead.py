@@ -14,7 +14,7 @@ second plain `Trainer`: its difference to the first is the noise.
 
 Parts:
     nothing-hidden: `KakurenboTrainer` that hides nothing, against `Trainer`.
-    hiding: an epoch in which a fixed share h is hidden, against the ideal (1 − h) + h · (forward ÷ training step).
+    hiding: an epoch in which a fixed fraction h is hidden, against the ideal (1 − h) + h · (forward ÷ training step).
     selection: choosing what to hide among many samples.
 """
 
@@ -148,8 +148,8 @@ def _nothing_hidden_round(task: Task, settings: Settings, folder: str) -> dict[s
 
 
 def hiding(settings: Settings) -> str:
-    """Epochs that hide a fixed share against a plain epoch, and the estimate that the user is shown."""
-    share, rows, parts = settings.hidden_fraction, [], []
+    """Epochs that hide a fixed fraction against a plain epoch, and the estimate that the user is shown."""
+    fraction, rows, parts = settings.hidden_fraction, [], []
     for task in make_tasks(settings.quick):
         found = [_hiding_round(task, settings, folder) for folder in rounds(settings, "hiding", task)]
         of = {name: [figures[name] for figures in found] for name in found[0]}
@@ -166,7 +166,7 @@ def hiding(settings: Settings) -> str:
         )
         parts.append([task.name, *(points(of[name]) for name in ("training", "refresh"))])
     return (
-        f"## With {share:.0%} hidden\n\n"
+        f"## With {fraction:.0%} hidden\n\n"
         "Time of an epoch (training, refresh, selection, ends), relative to `Trainer`'s.\n\n"
         + table(
             ["network", "forward ÷ step", "achieved", "ideal", "above ideal", "saved, measured", "saved, as logged"],
@@ -178,11 +178,11 @@ def hiding(settings: Settings) -> str:
 
 
 def _hiding_round(task: Task, settings: Settings, folder: str) -> dict[str, float]:
-    epochs, share = settings.epochs + 1, settings.hidden_fraction
+    epochs, fraction = settings.epochs + 1, settings.hidden_fraction
     # An epoch more than is run: the last has no refresh.
     options: dict[str, tuple[int, float | None]] = {
         "plain": (epochs + 1, None),
-        "hiding": (epochs + 1, share),
+        "hiding": (epochs + 1, fraction),
         "forward": (1, None),
     }
     trainers = {
@@ -302,7 +302,7 @@ def difference(ratios: Sequence[float]) -> str:
 
 def points(shares: Sequence[float]) -> str:
     """Differences of shares, in percentage points."""
-    return spread([100 * share for share in shares], "{:+.2f}")
+    return spread([100 * fraction for fraction in shares], "{:+.2f}")
 
 
 def environment(settings: Settings) -> str:
@@ -329,7 +329,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a smoke test: tiny, under a minute, figures worth little")
     parser.add_argument("--rounds", type=int, help="how often each figure is measured; 7 by default, quick 2")
     parser.add_argument("--epochs", type=int, help="epochs measured in each round; 6 by default, quick 2")
-    parser.add_argument("--hidden-fraction", type=float, default=0.3, help="the share hidden in `hiding`; default 0.3")
+    parser.add_argument(
+        "--hidden-fraction", type=float, default=0.3, help="the fraction hidden in `hiding`; default 0.3"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch; 1 by default, the least noisy")
     parser.add_argument("--output", type=Path, help="a file for the Markdown, beside printing it")
     args = parser.parse_args()

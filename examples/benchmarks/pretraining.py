@@ -7,9 +7,9 @@ python examples/benchmarks/pretraining.py --quick    # a smoke test: two seeds, 
 
 Every seed runs the job of `examples/pretrain_fdsl.py` anew: a tiny vision transformer is pre-trained on a stream of
 fractals with and without hiding, and a third time without hiding for as many epochs as backpropagate as many samples as
-hiding left: the fair opponent, which has nothing but the shorter time. Each is then fine-tuned on a few handwritten
-digits, beside one from random weights. A seed draws the weights, the order of the images and the digits with labels.
-Differences are paired by seed; behind ± is the standard deviation over the seeds.
+hiding left: the compute-matched baseline, which has nothing but the shorter time. Each is then fine-tuned on a few
+handwritten digits, beside one from random weights. A seed draws the weights, the order of the images and the digits
+with labels. Differences are paired by seed; behind ± is the standard deviation over the seeds.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def one_seed(seed: int, epochs: int, options: Sequence[str]) -> dict[str, dict[s
         accuracies, hiding = run(folder / "both", seed, ["--num_train_epochs", str(epochs), *options])
         plain = json.loads((folder / "both" / "without_hiding" / "train_results.json").read_text(encoding="utf-8"))
         samples = round(plain["train_samples_per_second"] * plain["train_runtime"])
-        share = hiding["kakurenbo/trained_samples"] / samples
-        short = max(1, round(epochs * share))
+        fraction = hiding["kakurenbo/trained_samples"] / samples
+        short = max(1, round(epochs * fraction))
         others = ["--hiding_policy", "none", "--num_train_epochs", str(short), *options]
         shorter, measured = run(folder / "shorter", seed, others)
     drawn = hiding["kakurenbo/trained_samples"] + hiding["kakurenbo/refreshed_samples"]
@@ -58,7 +58,7 @@ def one_seed(seed: int, epochs: int, options: Sequence[str]) -> dict[str, dict[s
         PLAIN: {"accuracy": accuracies[PLAIN], "samples": 1.0, "drawn": 1.0, "seconds": plain["train_runtime"]},
         HIDING: {
             "accuracy": accuracies[HIDING],
-            "samples": share,
+            "samples": fraction,
             "drawn": drawn / samples,
             "seconds": hiding["train_runtime"],
         },

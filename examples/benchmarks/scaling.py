@@ -10,9 +10,9 @@ python examples/benchmarks/scaling.py --quick                                # a
 No model is trained: the figures of the samples are made up, everything else is what a training does between two epochs.
 
 Parts:
-    exchange: every rank has measured its share of the samples, in a random order; all ledgers are brought up to date by
-        real collective calls, over gloo, between processes on this machine. Every case is a group of processes of its
-        own. Bytes are what the loopback interface counts, if nothing else uses it.
+    exchange: every rank has measured its fraction of the samples, in a random order; all ledgers are brought up to date
+        by real collective calls, over gloo, between processes on this machine. Every case is a group of processes of
+        its own. Bytes are what the loopback interface counts, if nothing else uses it.
     boundary: in one process, choosing what to hide, its digest, the order of the epoch, its digest, the ledger's file.
 
 Memory is the rise of a process's largest resident size (`VmHWM`) during a call; in bytes a sample, of all N of them.
@@ -145,7 +145,7 @@ def _exchange_once(case: Case, rank: int, run: HidingRun) -> dict[str, float]:
 
 
 def _shares(case: Case, rank: int) -> Iterator[torch.Tensor]:
-    """This rank's share of an epoch in which the samples come in an order that jumps through all of them."""
+    """This rank's fraction of an epoch in which the samples come in an order that jumps through all of them."""
     step = int(0.618 * case.samples) | 1
     while np.gcd(step, case.samples) != 1:
         step += 2

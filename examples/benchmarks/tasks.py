@@ -7,10 +7,10 @@ python examples/benchmarks/tasks.py causal --quick         # a smoke test: two s
 ```
 
 Every seed runs the job of an example of this repository once for each way of hiding, in turns, and once more without
-hiding for as many epochs as backpropagate as many samples as were left where most was hidden: the fair opponent, which
-has nothing but the shorter time. A seed draws the weights and the order of the samples. Differences are paired by seed;
-behind ± is the standard deviation over the seeds. Times are of the processor, on one thread: other programs slow them
-little.
+hiding for as many epochs as backpropagate as many samples as were left where most was hidden: the compute-matched
+baseline, which has nothing but the shorter time. A seed draws the weights and the order of the samples. Differences are
+paired by seed; behind ± is the standard deviation over the seeds. Times are of the processor, on one thread: other
+programs slow them little.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Figures:
 
     Attributes:
         score: mean IoU or perplexity.
-        backpropagated: share of the samples of the epochs that were trained on.
-        forward_only: share of them that were only looked at.
+        backpropagated: fraction of the samples of the epochs that were trained on.
+        forward_only: fraction of them of forward-only passes.
         seconds: of the processor.
     """
 

@@ -6,8 +6,8 @@ python examples/benchmarks/tokens.py --device cuda      # the same on a GPU
 python examples/benchmarks/tokens.py --quick            # a smoke test, in seconds
 ```
 
-Memory: the peak while the statistics of a batch are computed, less what the logits held before, as a share of the
-logits. Time: of the statistics, as a share of the smallest step that a language model of some width could have: the
+Memory: the peak while the statistics of a batch are computed, less what the logits held before, as a fraction of the
+logits. Time: of the statistics, as a fraction of the smallest step that a language model of some width could have: the
 forward and the backward pass of its output layer and of the loss, without any layer below. The two take turns on the
 same logits; the figure is the median of the rounds and, behind it in brackets, their range.
 """
@@ -96,9 +96,9 @@ def report_time(rows: int, vocabulary: int, width: int, rounds: int, device: tor
     shares = []
     for round_number in range(rounds + 1):
         measured = seconds_of(lambda: token_statistics(logits, labels, shift=True), device)
-        share = measured / seconds_of(step, device)
+        fraction = measured / seconds_of(step, device)
         if round_number:  # the first warms up
-            shares.append(share)
+            shares.append(fraction)
     print(
         f"Time, {rows:,} tokens, {vocabulary:,} words, width {width:,}: {statistics.median(shares):.2%} "
         f"({min(shares):.2%}..{max(shares):.2%}) of the output layer's step"

@@ -132,13 +132,13 @@ class HiddenLoader:
         loader = _without_wrapper(loader)
         if isinstance(sampler, SampleStream):
             self._loader = _hidden_stream_loader(loader, sampler, accelerator)
-            self._look_for = sampler.hide_less
+            self._select = sampler.hide_less
             return
         ranks = data_parallel_world(accelerator).size
         of_a_rank = batch_size // ranks if accelerator.split_batches else batch_size
         ids = HiddenSampler(hidden, of_a_rank if drop_last else 1)
         self._loader = _hidden_loader(loader, ids, accelerator, of_a_rank)
-        self._look_for = partial(setattr, ids, "hidden")
+        self._select = partial(setattr, ids, "hidden")
 
     def batches(self, chosen: Tensor, epoch: int) -> Iterator[Any]:
         """The batches of some samples, whether hidden or not; as many on every rank.
@@ -151,11 +151,11 @@ class HiddenLoader:
         """
         # By itself the loader would count its own passes as epochs.
         self._loader.set_epoch(epoch)
-        self._look_for(chosen)
+        self._select(chosen)
         try:
             yield from self._loader
         finally:
-            self._look_for(self._hidden)  # a stream knows by this which samples are visible, too
+            self._select(self._hidden)  # a stream knows by this which samples are visible, too
 
 
 def _hidden_loader(loader: Any, sampler: HiddenSampler, accelerator: Accelerator, batch_size: int) -> Any:

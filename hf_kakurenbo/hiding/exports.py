@@ -18,7 +18,7 @@ _PREFIX = "kakurenbo_"
 def columns_of(ledger: SampleRecord) -> dict[str, np.ndarray]:
     """The ledger's columns by name, (N,) each: `sample_id` int64, then copies of those of the ledger."""
     names = ("loss", "confidence", "correct", "hidden", "times_hidden")
-    # Copies: an Arrow table would share its memory with the ledger, which training goes on to write to.
+    # Copies: an Arrow table would share its memory with the ledger, which training goes on writing to.
     return {"sample_id": np.arange(len(ledger)), **{name: getattr(ledger, name).numpy().copy() for name in names}}
 
 

@@ -13,7 +13,7 @@ from .record import SampleRecord
 
 _LARGEST_LOSS = float(np.finfo(np.float16).max)
 
-# Samples whose epochs are looked at together: their intermediate arrays stay small.
+# Samples whose epochs are read together: their intermediate arrays stay small.
 _PART = 2**16
 
 

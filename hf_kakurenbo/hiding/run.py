@@ -48,7 +48,7 @@ class HidingRun:
         num_samples: N, the number of samples in the training dataset.
         policy: decides what an epoch hides.
         device: where the model computes.
-        compensate_learning_rate: whether `lr_scale` follows the hidden share, or stays 1.
+        compensate_learning_rate: whether `lr_scale` follows the hidden fraction, or stays 1.
         ledger_precision: `"full"`, `"compact"`, or `"auto"`: compact from 100 million samples on.
         data_parallel: which ranks have the same batches, as with tensor parallelism; by default each has its own.
         history: whether the ledger keeps what every epoch measured, 2.25 bytes a sample and epoch.
@@ -66,7 +66,7 @@ class HidingRun:
         seconds: what the finished epochs took: training, choosing and refreshing.
         trained_samples: samples trained on so far, on all ranks together.
         replaced_samples: samples that the same part of the training would have trained on with nothing hidden.
-        refreshed_samples: samples looked at forward-only so far.
+        refreshed_samples: samples of forward-only passes so far.
         samples_this_session: samples trained on since this object was made, a resumed training's earlier ones left out.
     """
 
@@ -141,7 +141,7 @@ class HidingRun:
 
         Args:
             epoch: its index, from 0.
-            progress: the share of the training already done, in [0, 1).
+            progress: the fraction of the training already done, in [0, 1).
         """
         started = time.perf_counter()
         selection = self.policy.select(self.ledger, epoch, progress)
@@ -265,7 +265,7 @@ class HidingRun:
         return measured
 
     def wants_refresh(self) -> bool:
-        """Whether hidden samples of this epoch are to be looked at, provided that another epoch follows."""
+        """Whether hidden samples of this epoch are to be refreshed, provided that another epoch follows."""
         return self.ledger.num_hidden > 0 and self.policy.wants_refresh(self.epoch)
 
     @contextmanager
@@ -277,26 +277,26 @@ class HidingRun:
         some = self.policy.to_refresh(self.ledger, self.epoch)
         history = self.ledger.history
         seen = None if history is None else torch.zeros_like(self.ledger.hidden)
-        with self._looking_at(self.ledger.hidden if some is None else some & self.ledger.hidden, seen) as chosen:
+        with self._measuring(self.ledger.hidden if some is None else some & self.ledger.hidden, seen) as chosen:
             yield chosen
         if seen is not None and history is not None:
             history.write(self.epoch, self.ledger, seen)
 
     @contextmanager
-    def looking_at_all(self) -> Iterator[Tensor]:
+    def measuring_all(self) -> Iterator[Tensor]:
         """Around the forward passes over all samples before the first epoch; a collective call, as `refreshing`.
 
         The policy learns of it as of an epoch −1 in which those were trained that came: a stream may leave some out.
         """
         everything = torch.ones_like(self.ledger.hidden)
         seen = torch.zeros_like(everything) if self.policy.observes else None
-        with self._looking_at(everything, seen):
+        with self._measuring(everything, seen):
             yield everything
         if seen is not None:
             self.policy.observe(self.ledger, seen.numpy(), -1)
 
     @contextmanager
-    def _looking_at(self, chosen: Tensor, seen: Tensor | None = None) -> Iterator[Tensor]:
+    def _measuring(self, chosen: Tensor, seen: Tensor | None = None) -> Iterator[Tensor]:
         started = time.perf_counter()
         yield chosen
         self.recorder.merge_into(self.ledger, seen)
@@ -335,7 +335,7 @@ class HidingRun:
         }
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors, on the CPU, and scalars from which `load_state` goes on; a collective call."""
+        """Tensors, on the CPU, and scalars from which `load_state` continues; a collective call."""
         pending = self.recorder.gathered()
         ledger, described = ledger_state(self.ledger)
         tensors = {**ledger, "pending_ids": pending.ids, "pending_figures": pending.statistics}

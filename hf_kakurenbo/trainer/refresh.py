@@ -23,7 +23,7 @@ def refresh_hidden(trainer: Any, training: Training) -> None:
 def measure_all(trainer: Any, training: Training) -> None:
     """Measure every sample before the first epoch, so that hiding can start with it."""
     training.barrier.wait("before the pass over all samples")
-    with training.run.looking_at_all() as everything:
+    with training.run.measuring_all() as everything:
         _measure(trainer, training, everything, 0)
 
 

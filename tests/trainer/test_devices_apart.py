@@ -330,7 +330,7 @@ def test_a_compiled_model_is_compiled_once_more_for_the_refresh(tmp_path):
     assert not counters["graph_break"]
 
 
-def test_looking_at_what_a_compiled_model_returns_does_not_compile_it_anew():
+def test_measuring_what_a_compiled_model_returns_does_not_compile_it_anew():
     torch._dynamo.reset()
     counters.clear()
     model = torch.compile(nn.Linear(3, 3), backend="eager")

@@ -46,7 +46,7 @@ class Told(KakurenboPolicy):
 
 def test_the_policy_is_told_of_what_came_in_the_first_pass():
     run = HidingRun(5, Told())
-    with run.looking_at_all() as everything:
+    with run.measuring_all() as everything:
         assert everything.all()
         ids = torch.tensor([3, 0, 4])  # of a stream that leaves out the rest
         run.record(ids, SampleStatistics(ids.float(), torch.ones(3, dtype=torch.bool), torch.ones(3)))

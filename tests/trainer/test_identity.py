@@ -164,7 +164,7 @@ def test_hidden_samples_are_not_fetched_for_training(tmp_path):
     dataset = Tuples()
     options = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3, "model": LinearClassifier}
     trained(tmp_path, dataset=dataset, trainer_options={"data_collator": collate_tuples}, **options)
-    # Four epochs, three of them with 60 hidden samples, looked at forward-only at the end of two.
+    # Four epochs, three of them with 60 hidden samples, refreshed at the end of two.
     assert len(dataset.fetched) == 203 + 3 * 143 + 2 * 60
     assert sorted(dataset.fetched[203 : 203 + 143]) == list(range(60, 203))
     assert dataset.fetched[203 + 143 : 203 + 203] == list(range(60))

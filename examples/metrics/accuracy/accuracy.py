@@ -1,4 +1,4 @@
-"""The share of right predictions: `evaluate.load("accuracy")` without the network that this name needs."""
+"""The fraction of right predictions: `evaluate.load("accuracy")` without the network that this name needs."""
 
 import datasets
 import evaluate
@@ -6,12 +6,12 @@ import numpy as np
 
 
 class Accuracy(evaluate.Metric):
-    """The share of right predictions."""
+    """The fraction of right predictions."""
 
     def _info(self) -> evaluate.MetricInfo:
         classes = datasets.Value("int64")
         return evaluate.MetricInfo(
-            description="The share of right predictions.",
+            description="The fraction of right predictions.",
             citation="",
             inputs_description="predictions: the predicted classes. references: the right ones.",
             features=datasets.Features({"predictions": classes, "references": classes}),
