@@ -21,6 +21,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "fdsl.md"
 @pytest.fixture(autouse=True)
 def registries_of_their_own(monkeypatch):
     monkeypatch.setattr(catalog, "_REGISTERED", {})
+    monkeypatch.setattr(catalog, "_FAMILIES", {name: it for name, it in catalog._FAMILIES.items() if name != "toy"})
     monkeypatch.setattr(catalog, "_CATALOG", dict(catalog._CATALOG))
     yield
     find_family.cache_clear()

@@ -294,7 +294,7 @@ import types
 package = types.ModuleType("hf_kakurenbo")
 package.__path__ = [{root!r} + "/hf_kakurenbo"]
 sys.modules["hf_kakurenbo"] = package
-from hf_kakurenbo.fdsl.registration import register
+from hf_kakurenbo.fdsl.loading.registration import register
 register()
 register()
 print(sorted({{"torch", "numba", "numpy", "datasets", "PIL"}} & set(sys.modules)), len(sys.meta_path))
