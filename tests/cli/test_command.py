@@ -216,6 +216,7 @@ def test_names():
 # ---- How it is started ----
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("command", [["policies"], ["fdsl", "list"]], ids=" ".join)
 def test_whoever_has_read_enough_is_told_nothing(command):
     reading, writing = os.pipe()

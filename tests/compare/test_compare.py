@@ -258,6 +258,7 @@ def test_one_seed_and_no_other_method_is_a_comparison_too(tmp_path):
 # ---- Several processes ----
 
 
+@pytest.mark.wide
 def test_two_processes_come_to_the_same_as_one(tmp_path, never_interrupted):
     progress = Trained()
     records = run([TOY], METHODS_OF_ALL_KINDS, SEEDS, tmp_path, 2, progress)
@@ -276,6 +277,7 @@ def without_times_or_order(record):
 SOLD_OUT_MESSAGE = r"^sold-out, seed 0: no-hiding: LookupError: the toys are sold out$"
 
 
+@pytest.mark.wide
 def test_an_error_in_a_process_reaches_the_caller_at_once(tmp_path):
     # One process does: what is to be seen is that nothing behind the error is trained.
     work = [runs_module._Seed(task, [NO_HIDING], 0, tmp_path) for task in (SOLD_OUT, TOY)]
@@ -293,6 +295,7 @@ def test_an_error_in_this_process_says_in_which_training(tmp_path):
     assert not list(RecordFolder(tmp_path))
 
 
+@pytest.mark.wide
 def test_a_process_keeps_what_a_task_has_in_a_cache(tmp_path):
     # As in a task of the package: the cache knows its key, a partial, by what it is and not by what it equals.
     note = tmp_path / "made"
@@ -404,6 +407,7 @@ def test_the_processes_of_a_killed_command_end_too(tmp_path, monkeypatch):
     require_ended(running.pid)
 
 
+@pytest.mark.wide
 def test_ctrl_c_ends_the_command_and_keeps_what_was_trained(tmp_path, monkeypatch, own_temporary_folder):
     monkeypatch.setenv("TMPDIR", str(own_temporary_folder))
     out = tmp_path / "out"

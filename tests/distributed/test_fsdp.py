@@ -80,6 +80,7 @@ def outcome(output_dir, trainer, options, resume_from_checkpoint=None):
     }
 
 
+@pytest.mark.wide
 def test_sharded_weights_hide_what_whole_copies_do(tmp_path):
     options = {"num_train_epochs": 6, "gradient_accumulation_steps": 2}
     whole = run_ranks(2, outcome, tmp_path / "whole", KakurenboTrainer, options)

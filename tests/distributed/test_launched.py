@@ -53,6 +53,7 @@ def assert_each_once(before, after, saved_at):
     assert sorted(set(counts) | set(last)) == VISIBLE
 
 
+@pytest.mark.wide
 def test_a_killed_worker_is_started_again_and_goes_on(tmp_path):
     skip_where_ranks_cannot_resume()
     code, errors = launch(tmp_path, 2, "killed", restarts=1)

@@ -19,12 +19,12 @@ WAYS = {
 }
 KINDS = {"with ids": ({"num_samples": NUM_SAMPLES}, NUM_SAMPLES), "of images": ({}, NUM_IMAGES)}
 SHARE = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3, "num_train_epochs": 3}
-WIDE_WAYS = ["dispatched", "dispatched, split"]
+DEFAULT_RUN = [("with ids", "default"), ("of images", "not dispatched")]
 EVERY_WAY = [
     pytest.param(
         kind,
         way,
-        marks=[pytest.mark.wide] if way in WIDE_WAYS or (kind, way) == ("of images", "not dispatched, split") else [],
+        marks=[] if (kind, way) in DEFAULT_RUN else [pytest.mark.wide],
     )
     for kind, way in itertools.product(KINDS, WAYS)
 ]
@@ -85,7 +85,7 @@ def test_each_visible_sample_once_in_the_order_of_one_process(tmp_path, kind, wa
     ("kind", "way"),
     [
         ("with ids", "default"),
-        ("with ids", "not dispatched"),
+        pytest.param("with ids", "not dispatched", marks=pytest.mark.wide),
         pytest.param("of images", "default", marks=pytest.mark.wide),
     ],
 )
@@ -122,10 +122,10 @@ def test_workers_change_nothing(tmp_path, way):
     ("kind", "way"),
     [
         ("with ids", "default"),
-        ("with ids", "not dispatched"),
+        pytest.param("with ids", "not dispatched", marks=pytest.mark.wide),
         pytest.param("with ids", "dispatched, split", marks=pytest.mark.wide),
         pytest.param("with ids", "not dispatched, split", marks=pytest.mark.wide),
-        ("of images", "default"),
+        pytest.param("of images", "default", marks=pytest.mark.wide),
     ],
 )
 def test_resumed_is_never_interrupted(tmp_path, kind, way):
@@ -164,6 +164,7 @@ def message_of(output_dir, seed, dispatch):
     return None
 
 
+@pytest.mark.wide
 def test_another_order_on_each_rank_is_told_after_an_epoch(tmp_path):
     messages = run_ranks(2, message_of, tmp_path, None, False)
     assert messages[0] == messages[1]

@@ -161,6 +161,7 @@ EVERY_WAY = [
 ]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("way", EVERY_WAY)
 def test_a_group_measures_what_a_whole_model_does_and_counts_once(tmp_path, way):
     folder, whole = save_whole(tmp_path, way)

@@ -26,6 +26,8 @@ from toy import (
 
 EVEN = {"model": LinearClassifier, "num_train_epochs": 6, "learning_rate": 0.1}
 
+WIDE = pytest.mark.wide
+
 
 def outcome(output_dir, trainer, options, resume_from_checkpoint=None):
     """Train, and bring home what the tests look at."""
@@ -64,14 +66,17 @@ def refusal(output_dir, options):
     [
         {},
         {"gradient_accumulation_steps": 4},
-        {"dataloader_drop_last": True},
+        pytest.param({"dataloader_drop_last": True}, marks=pytest.mark.wide),
         pytest.param({"accelerator_config": {"dispatch_batches": True}}, marks=pytest.mark.wide),
-        {
-            "model": TokenDropout,
-            "dataset": texts(),
-            "trainer_options": {"data_collator": pad},
-            "train_sampling_strategy": "group_by_length",
-        },
+        pytest.param(
+            {
+                "model": TokenDropout,
+                "dataset": texts(),
+                "trainer_options": {"data_collator": pad},
+                "train_sampling_strategy": "group_by_length",
+            },
+            marks=pytest.mark.wide,
+        ),
     ],
     ids=["plain", "partial accumulation", "drop last", "dispatched", "grouped by length"],
 )
@@ -91,8 +96,8 @@ def test_nothing_hidden_is_identical_to_trainer(tmp_path, options):
     ("options", "batches"),
     [
         ({"dataloader_drop_last": True}, {}),
-        ({"dataloader_drop_last": True}, {"split_batches": True}),
-        ({"dataloader_drop_last": True}, {"dispatch_batches": True}),
+        pytest.param({"dataloader_drop_last": True}, {"split_batches": True}, marks=pytest.mark.wide),
+        pytest.param({"dataloader_drop_last": True}, {"dispatch_batches": True}, marks=pytest.mark.wide),
         ({"dataset": samples(208), "hiding_policy": "first_ids", "max_hidden_fraction": 48.5 / 208}, {}),
     ],
     ids=["drop last", "split batches", "dispatched batches", "incomplete batches kept"],
@@ -119,9 +124,9 @@ def test_two_processes_do_what_one_does(tmp_path, options, batches):
     "options",
     [
         {},
-        {"dataloader_num_workers": 1},
-        {"gradient_accumulation_steps": 3},
-        {"accelerator_config": {"dispatch_batches": True}},
+        pytest.param({"dataloader_num_workers": 1}, marks=pytest.mark.wide),
+        pytest.param({"gradient_accumulation_steps": 3}, marks=pytest.mark.wide),
+        pytest.param({"accelerator_config": {"dispatch_batches": True}}, marks=pytest.mark.wide),
     ],
     ids=str,
 )
@@ -159,6 +164,7 @@ def epochs_told(output_dir, trainer, options):
     return dataset.epochs
 
 
+@pytest.mark.wide
 def test_the_dataset_is_told_the_epoch_as_by_trainer(tmp_path):
     options = {"train_sampling_strategy": "sequential"}
     expected = run_ranks(2, epochs_told, tmp_path / "plain", Trainer, options)
@@ -192,7 +198,7 @@ def test_ranks_whose_generators_differ_train_in_the_same_order(tmp_path):
     [
         {"save_strategy": "steps", "save_steps": 4, "gradient_accumulation_steps": 2},
         pytest.param({"save_strategy": "epoch"}, marks=pytest.mark.wide),
-        {"save_strategy": "epoch", **GROUPED, "hiding_policy": "first_ids"},
+        pytest.param({"save_strategy": "epoch", **GROUPED, "hiding_policy": "first_ids"}, marks=pytest.mark.wide),
         pytest.param(
             {"save_strategy": "steps", "save_steps": 4, **GROUPED, "hiding_policy": "first_ids"}, marks=pytest.mark.wide
         ),
@@ -213,7 +219,16 @@ def test_resumed_is_never_interrupted(tmp_path, options):
         assert resumed[rank]["losses"] == whole[rank]["losses"]
 
 
-@pytest.mark.parametrize(("count", "even_batches"), [(0, True), (1, True), (3, True), (20, True), (13, False)])
+@pytest.mark.parametrize(
+    ("count", "even_batches"),
+    [
+        pytest.param(0, True, marks=WIDE),
+        pytest.param(1, True, marks=WIDE),
+        pytest.param(3, True, marks=WIDE),
+        (20, True),
+        pytest.param(13, False, marks=WIDE),
+    ],
+)
 def test_the_refresh_does_not_hang(tmp_path, count, even_batches):
     options = {
         "num_train_epochs": 3,

@@ -67,6 +67,7 @@ def render():
     sys.modules.pop("render", None)
 
 
+@pytest.mark.wide
 def test_render_prints_speed_bounds_and_loading(tmp_path):
     report = run("render.py", "--quick", "--output", str(tmp_path / "report.md"))
     (speed_header, speed), (bound_header, bounds), (_, loading) = tables(report)
@@ -87,6 +88,7 @@ def test_render_prints_speed_bounds_and_loading(tmp_path):
     assert (tmp_path / "report.md").read_text(encoding="utf-8") in report
 
 
+@pytest.mark.wide
 def test_render_measures_batches_on_a_device():
     report = run("render.py", "--quick", "--device", "cpu", "--batch-sizes", "1", "3")
     [(header, rows)] = tables(report)
@@ -163,6 +165,7 @@ def test_overhead_prints_its_parts():
     assert all(numbers(cell) or cell == "–" for row in selection for cell in row)
 
 
+@pytest.mark.wide
 def test_scaling_prints_what_was_sent_and_held():
     (_, [exchange]), (_, boundary) = tables(run("scaling.py", "--quick", "--ranks", "2"))
     assert [numbers(cell) for cell in exchange[:2]] == [[200_000.0], [2.0]]

@@ -163,6 +163,7 @@ def test_what_is_saved_is_what_example_scripts_save_and_loads_back(builtin, scri
 # ---- Interrupted ----
 
 
+@pytest.mark.wide
 def test_interrupted_and_said_again(tmp_path):
     saving = ["--save_strategy", "epoch", "--save_total_limit", "2", "--resume_from_checkpoint", "last"]
     said = command(IMAGES, *SMALL, *saving, "--num_train_epochs", 20, "--output_dir", "out", "--compare", "false")
@@ -241,6 +242,7 @@ def make_table_folder(folder):
     return folder
 
 
+@pytest.mark.wide
 def test_data_and_models_in_folders(builtin, tmp_path):
     _, jobs = builtin
     options = {
@@ -281,6 +283,7 @@ def test_data_and_models_in_folders(builtin, tmp_path):
 # ---- Two processes ----
 
 
+@pytest.mark.wide
 def test_two_processes_train_together(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -322,6 +325,7 @@ def test_wrong_arguments_end_with_a_message(message, last_words, tmp_path, monke
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.wide
 def test_of_an_error_there_is_one_message_and_no_traceback(tmp_path):
     wrong = dict(list(WRONG.items())[:2])
     commands = [command(script, *options, "--output_dir", "out") for script, *options in wrong.values()]

@@ -31,6 +31,7 @@ def tiny(tmp_path_factory):
     return done.stdout, folder / "outputs" / "pretrain"
 
 
+@pytest.mark.wide
 def test_the_table_says_what_was_measured(tiny):
     output, folder = tiny
     hiding, found = results(folder, "train_results.json"), results(folder, "few_labels.json")
@@ -47,6 +48,7 @@ def test_the_table_says_what_was_measured(tiny):
     assert hiding["kakurenbo/refreshed_samples"] == REFRESHED
 
 
+@pytest.mark.wide
 def test_it_fits_80_columns_and_draws_its_curves(tiny):
     output, folder = tiny
     assert [line for line in output.splitlines() if len(line) > 80] == []
@@ -56,6 +58,7 @@ def test_it_fits_80_columns_and_draws_its_curves(tiny):
         assert picture.width > 2 * picture.height > 500
 
 
+@pytest.mark.wide
 def test_another_script_goes_on_from_the_model(tiny, tmp_path):
     _, folder = tiny
     options = ["--model_name_or_path", folder, "--max_train_samples", "40", "--max_eval_samples", "20"]
@@ -89,6 +92,7 @@ def test_presets_models_and_augmentation(tmp_path):
         assert AutoModelForImageClassification.from_pretrained(tmp_path / folder).config.num_labels == 6
 
 
+@pytest.mark.wide
 def test_two_processes_share_the_stream(tmp_path):
     config = EXAMPLES / "accelerate_configs" / "two_cpu_processes.yaml"
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -122,6 +126,7 @@ def test_wrong_arguments_end_with_a_message(options, message, last_words, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.wide
 def test_of_an_error_there_is_one_message_and_no_traceback(tmp_path):
     done = call(command(PRETRAIN, "--fdsl", "rcdb-2k", "--timm_model", "test_vit", "--output_dir", "out"), tmp_path)
     assert done.returncode != 0

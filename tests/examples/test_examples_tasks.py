@@ -91,6 +91,7 @@ def shown(script, value):
     return f"{value:,.4g}" if script == NUMBERS else f"{value:.2%}"
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_table_says_what_was_measured(jobs, script):
     done, folder, _ = jobs
@@ -104,6 +105,7 @@ def test_the_table_says_what_was_measured(jobs, script):
     assert done[script].stdout.startswith("World size 1 | F = 0.3 | global batch 32 | seed 42 | cpu\n")
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_model_learns_and_loads_back(jobs, script):
     _, folder, _ = jobs
@@ -122,6 +124,7 @@ def test_the_model_learns_and_loads_back(jobs, script):
         assert model.config.num_labels == 1
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_with_nothing_hidden_it_is_the_trainer_of_transformers(jobs, script):
     _, ours, theirs = jobs
@@ -135,6 +138,7 @@ def test_with_nothing_hidden_it_is_the_trainer_of_transformers(jobs, script):
     assert weights[0] == weights[1]
 
 
+@pytest.mark.wide
 def test_resumed_it_ends_where_it_would_have_ended(jobs, tmp_path):
     _, ours, _ = jobs
     ended = ours / OUTPUT[TEXTS]

@@ -94,6 +94,7 @@ def shown(job, value):
     return f"{value:,.4g}" if job in (CAUSAL, MASKED) else f"{value:.2%}"
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("job", JOBS)
 def test_the_table_says_what_was_measured(jobs, job):
     done, folder, _ = jobs
@@ -109,6 +110,7 @@ def test_the_table_says_what_was_measured(jobs, job):
     assert done[job].stdout.startswith("World size 1 | F = 0.3 | global batch 32 | seed 42 | cpu\n")
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("job", JOBS)
 def test_with_nothing_hidden_it_is_the_trainer_below(jobs, job):
     _, ours, theirs = jobs
@@ -123,6 +125,7 @@ def test_with_nothing_hidden_it_is_the_trainer_below(jobs, job):
     assert weights[0] == weights[1]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("job", JOBS)
 def test_what_is_saved_loads_back(jobs, job):
     _, folder, _ = jobs
@@ -148,6 +151,7 @@ def test_what_is_saved_loads_back(jobs, job):
     assert max(AutoTokenizer.from_pretrained(saved)("The for statement")["input_ids"]) < model.config.vocab_size
 
 
+@pytest.mark.wide
 def test_perplexity_is_the_exponential_of_the_loss(jobs, example):
     _, folder, _ = jobs
     for job in (CAUSAL, MASKED):
@@ -179,6 +183,7 @@ def test_wrong_arguments_end_with_a_message(options, message, last_words, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.wide
 def test_a_model_without_a_mask_cannot_be_asked_for_masked_tokens(jobs, last_words, tmp_path, monkeypatch):
     _, folder, _ = jobs
     monkeypatch.chdir(tmp_path)
@@ -209,6 +214,7 @@ def test_a_scene_is_a_function_of_its_number(example):
     assert np.array_equal(np.asarray(dataset[2]["label"]), module.draw_scene(2, 48).mask)
 
 
+@pytest.mark.wide
 def test_scenes_are_the_same_in_another_process(example):
     program = (
         f"import sys, hashlib; sys.path.insert(0, {str(EXAMPLES)!r}); from _scenes import draw_scene\n"

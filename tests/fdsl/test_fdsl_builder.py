@@ -250,6 +250,7 @@ def run_python(code, folder):
     return done.stdout
 
 
+@pytest.mark.wide
 def test_looking_for_the_module_and_loading_it_again(tmp_path):
     code = """
 import importlib, importlib.util

@@ -241,7 +241,7 @@ def test_copies():
     assert len(pickle.dumps(load_fdsl("rcdb-21k"))) < 2000
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.wide)])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_same_in_workers(method, workers):
     of_families = [

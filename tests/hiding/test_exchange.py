@@ -80,7 +80,11 @@ def merged_on_ranks(round_rows, block_rows):
 
 @pytest.mark.parametrize(
     ("round_rows", "block_rows"),
-    [(3, 2), pytest.param(2**20, 2**18, marks=pytest.mark.wide), pytest.param(7, 6, marks=pytest.mark.wide)],
+    [
+        pytest.param(3, 2, marks=pytest.mark.wide),
+        pytest.param(2**20, 2**18, marks=pytest.mark.wide),
+        pytest.param(7, 6, marks=pytest.mark.wide),
+    ],
     ids=["small pieces", "one piece", "uneven pieces"],
 )
 def test_three_ranks_merge_what_each_measured(round_rows, block_rows):

@@ -337,6 +337,7 @@ def test_a_dataset_by_name(tmp_path, monkeypatch):
     assert type(load_by_name("fractaldb-test")).__name__ == "FDSLDataset"
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("name", ["no/such-dataset", "rows.txt", "several"])
 def test_a_dataset_that_is_not_there(tmp_path, name):
     (tmp_path / "rows.txt").write_text("a")

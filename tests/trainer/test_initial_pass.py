@@ -175,6 +175,7 @@ def outcome_of_a_stream(folder, batch_size):
     return trainer.watch.hidden, trainer._training.run.refreshed_samples, trainer.ledger.state_dict()
 
 
+@pytest.mark.wide
 def test_two_processes_look_at_a_stream_as_one_does(tmp_path):
     first, second = run_ranks(2, outcome_of_a_stream, tmp_path, 8)
     hidden, refreshed, _ = outcome_of_a_stream(tmp_path / "alone", 16)

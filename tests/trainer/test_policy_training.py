@@ -126,6 +126,7 @@ def all_outcomes(folder, batch_size):
     return outcomes
 
 
+@pytest.mark.wide
 def test_two_processes_hide_what_one_does(tmp_path):
     first, second = run_ranks(2, all_outcomes, tmp_path, 8)
     alone = all_outcomes(tmp_path / "alone", 16)

@@ -90,7 +90,8 @@ def test_told_to_end_and_resumed_is_never_told(tmp_path, event, options):
         assert resumed[name] == whole[name]
 
 
-@pytest.mark.parametrize("on_rank", [1, pytest.param(0, marks=pytest.mark.wide)])
+@pytest.mark.wide
+@pytest.mark.parametrize("on_rank", [1, 0])
 def test_told_on_one_rank_all_ranks_save_and_end_at_the_same_update(tmp_path, on_rank):
     options = {"save_strategy": "no", "per_device_train_batch_size": 4}
     whole = run_ranks(2, outcome, tmp_path / "whole", options)

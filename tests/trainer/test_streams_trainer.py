@@ -113,7 +113,7 @@ class InOneOrder(IterableDataset):
         yield from ({**toys[sample_id], "sample_id": sample_id} for sample_id in self.order)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.wide)])
 def test_a_stream_of_pytorch(tmp_path, workers):
     order = random.Random(4).sample(range(NUM_SAMPLES), NUM_SAMPLES)
     options = {**HIDING, "dataloader_num_workers": workers}
@@ -131,12 +131,14 @@ def test_with_nothing_hidden_it_is_trainer_on_the_stream(tmp_path):
     assert same_weights(hiding, plain)
 
 
+@pytest.mark.wide
 def test_the_columns_of_a_stream_are_what_the_model_takes(tmp_path):
     wider = rows().add_column("other", ["text"] * NUM_SAMPLES).to_iterable_dataset().with_format("torch")
     trainer = trained(tmp_path, dataset=wider, **HIDING, **COUNTED)
     assert bool(trainer.ledger.loss.isfinite().all())
 
 
+@pytest.mark.wide
 def test_another_name_of_the_id_column(tmp_path):
     renamed = rows().rename_column("sample_id", "index").to_iterable_dataset().with_format("torch")
     trainer = trained(tmp_path, dataset=renamed, sample_id_column="index", **HIDING, **COUNTED)
@@ -152,6 +154,7 @@ def test_a_part_of_the_images(tmp_path):
     ]
 
 
+@pytest.mark.wide
 def test_trained_twice(tmp_path):
     once = trained(tmp_path, NotingTrainer, dataset=streamed(), **HIDING, **COUNTED)
     first = once.batches
@@ -191,7 +194,9 @@ SHARE = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3, "num_train_ep
 
 
 # What workers draw is not counted, and what they map is noted in a file.
-@pytest.mark.parametrize(("kind", "workers"), [("with ids", 0), ("with ids", 2), ("of images", 0)])
+@pytest.mark.parametrize(
+    ("kind", "workers"), [("with ids", 0), pytest.param("with ids", 2, marks=pytest.mark.wide), ("of images", 0)]
+)
 @pytest.mark.parametrize("policy", [SHARE, HIDING], ids=["a fixed share", "the method"])
 def test_hidden_samples_are_made_for_the_refresh_only(tmp_path, kind, policy, workers):
     with Draws() as drawn:
@@ -217,6 +222,7 @@ def trainer_that_counts(tmp_path, kind, drawn, **options):
     return trainer, lambda: list(map(int, file.read_text().split()))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("kind", ["with ids", "of images"])
 def test_fewer_are_made_with_a_refresh_every_other_epoch(tmp_path, kind):
     options = {**HIDING, "num_train_epochs": 6}
@@ -381,6 +387,7 @@ def test_mistakes(tmp_path, mistake, workers):
     assert trainer.state.epoch < 1
 
 
+@pytest.mark.wide
 def test_checkpoints_before_the_mistake_are_good(tmp_path):
     options = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 3, "num_samples": 100}
     with pytest.raises(ValueError, match="ended after 97 of its 100 samples"):
