@@ -181,7 +181,8 @@ def train_and_tell(folder, options, kill_at=None, resume=False):
     return {**result, "history": made[-1].ledger.history.state_dict()}
 
 
-@pytest.mark.parametrize("saving", ["by steps", pytest.param("by epochs", marks=pytest.mark.wide)])
+@pytest.mark.wide
+@pytest.mark.parametrize("saving", ["by steps", "by epochs"])
 def test_killed_and_resumed_is_never_killed(tmp_path, saving):
     options = {**OPTIONS, **SAVING[saving]}
     code, expected = run(train_and_tell, tmp_path / "whole", options)

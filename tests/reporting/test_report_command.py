@@ -44,7 +44,12 @@ def test_with_its_dataset_to_another_file(run, folder, tmp_path):
     [
         (["missing"], 1, "Error: missing is not there, so neither is its kakurenbo.safetensors. Give a checkpoint"),
         (["{folder}/data"], 1, "has no kakurenbo.safetensors"),
-        (["{folder}", "--dataset", "no/such-dataset"], 2, "Error: The dataset 'no/such-dataset' (split 'train') could"),
+        pytest.param(
+            ["{folder}", "--dataset", "no/such-dataset"],
+            2,
+            "Error: The dataset 'no/such-dataset' (split 'train') could",
+            marks=pytest.mark.wide,  # it asks the network
+        ),
         (["{folder}", "--dataset", "{folder}/other"], 2, "Error: The dataset has other rows than the training had"),
         (["{folder}", "--dataset", "{folder}/data", "--label-column", "x y"], 2, "has no column 'x y' with a class"),
     ],

@@ -186,6 +186,7 @@ def test_two_processes_look_at_a_stream_as_one_does(tmp_path):
     assert same_tensors(first[2], second[2])
 
 
+@pytest.mark.wide
 def test_two_processes_hide_what_one_does(tmp_path):
     first, second = run_ranks(2, outcomes, tmp_path, 8)
     alone = outcomes(tmp_path / "alone", 16)

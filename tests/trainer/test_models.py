@@ -99,6 +99,10 @@ CASES = {
     "label smoothing": (plain_bert, sentences, {"data_collator": pad}, {"label_smoothing_factor": 0.2}),
     "class weights": (plain_bert, sentences, {"data_collator": pad, "compute_loss_func": weighted_loss}, {}),
 }
+EVERY_CASE = [
+    pytest.param(case, id=name, marks=[pytest.mark.wide] if name == "torch.compile" else [])
+    for name, case in CASES.items()
+]
 
 
 def trained(output_dir, case, trainer=KakurenboTrainer, config=KakurenboConfig, **options):
@@ -123,7 +127,7 @@ def trained(output_dir, case, trainer=KakurenboTrainer, config=KakurenboConfig, 
     return made
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", EVERY_CASE)
 def test_nothing_hidden_is_trainer(case, tmp_path):
     ours = trained(tmp_path, case, max_hidden_fraction=0.0)
     plain = trained(tmp_path, case, Trainer, TrainingArguments)
@@ -131,7 +135,7 @@ def test_nothing_hidden_is_trainer(case, tmp_path):
     assert same_weights(ours, plain)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", EVERY_CASE)
 def test_hiding_hides(case, tmp_path):
     hiding = trained(tmp_path, case, num_train_epochs=10, confidence_threshold=0.5, max_hidden_fraction=0.4)
     assert bool(hiding.ledger.loss.isfinite().all())

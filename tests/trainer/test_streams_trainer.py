@@ -61,11 +61,15 @@ WAYS = {
 }
 
 
+EVERY_WAY = [pytest.param(way, marks=[pytest.mark.wide] if way == "two workers" else []) for way in WAYS]
+OF_IMAGES = [way for way in EVERY_WAY if way.values != ("evaluated in between",)]
+
+
 def orders_of(stream):
     return [order_of(stream, epoch) for epoch in range(EPOCHS)]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVERY_WAY)
 def test_a_stream_with_ids_is_the_map_style_dataset_in_its_order(tmp_path, way):
     options = {**HIDING, **WAYS[way]}
     orders = orders_of(streamed())
@@ -75,7 +79,7 @@ def test_a_stream_with_ids_is_the_map_style_dataset_in_its_order(tmp_path, way):
     assert_same_training(stream, map_style)
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "evaluated in between"])
+@pytest.mark.parametrize("way", OF_IMAGES)
 def test_a_stream_of_images_is_the_map_style_dataset_in_its_order(tmp_path, way):
     options = {**HIDING, **WAYS[way], "model": ImageClassifier}
     orders = orders_of(images(streaming=True))
