@@ -47,7 +47,8 @@ nitpick_ignore_regex = [
     # What signatures name and users do not make themselves.
     (
         "py:class",
-        r".*\.(DataParallelWorld|FamilyClass|HasParamGroups|MethodSummary|PolicyClass|Prediction|SchedulerStart)",
+        r".*\.(DataParallelWorld|EpochRecord|FamilyClass|HasParamGroups|MethodSummary|PolicyClass|Prediction"
+        r"|SampleRecord|SchedulerStart)",
     ),
 ]
 

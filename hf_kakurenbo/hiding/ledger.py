@@ -96,7 +96,7 @@ class SampleLedger:
 
     @property
     def hidden_ids(self) -> Tensor:
-        """(hidden,) int64, ascending: the samples that this epoch leaves out."""
+        """The ids of the samples that this epoch leaves out, ascending, int64."""
         return self.hidden.nonzero().squeeze(1)
 
     @property
