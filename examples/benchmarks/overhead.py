@@ -193,7 +193,7 @@ def _hiding_round(task: Task, settings: Settings, folder: str) -> dict[str, floa
         for name, trainer in trainers.items()
     }
     measured = {name: found[1:] for name, found in take_turns(lanes, epochs).items()}  # the first hides nothing
-    logged = [entry for entry in trainers["hiding"].state.log_history if "kakurenbo/time_saved" in entry]
+    logged = [entry for entry in trainers["hiding"].state.log_history if "kakurenbo/hidden_fraction" in entry]
     hidden = logged[1]["kakurenbo/hidden_fraction"]
     plain, with_hiding, forward = (typical(measured[name]) for name in ("plain", "hiding", "forward"))
     sums = {name: np.array([sum(epoch) for epoch in found]) for name, found in measured.items()}
