@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from ..utils.files import written_beside
 from .record import SampleRecord
 
 _PREFIX = "kakurenbo_"
@@ -60,13 +61,8 @@ def to_pandas(ledger: SampleRecord, dataset: Any, columns: Sequence[str] | None)
 
 def to_parquet(ledger: SampleRecord, path: str | os.PathLike[str], dataset: Any, columns: Sequence[str] | None) -> None:
     """See [`SampleLedger.to_parquet`]."""
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.part")
-    try:
-        to_dataset(ledger, dataset, columns).to_parquet(str(beside))
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_beside(Path(path)) as stream:
+        to_dataset(ledger, dataset, columns).to_parquet(stream.name)
 
 
 def in_words(ledger: SampleRecord) -> str:

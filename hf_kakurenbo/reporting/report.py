@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 
 from .._version import __version__
 from ..data.labels import Labels, labels_of
+from ..utils.extras import require_extra
+from ..utils.files import written_beside
 from .classes import classes_of
 from .epochs import EpochFigures, epochs_of, savings_of
 from .examples import Shown, show
@@ -52,27 +53,13 @@ def write_report(
         RuntimeError: matplotlib or Jinja2 is not installed.
         ValueError: the dataset is another one, or has no such column.
     """
-    _require_extra()
+    require_extra("A report", "report", ("matplotlib", "jinja2"))
     page = _render(**_contents(run, dataset, label_column))
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.part")
-    try:
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_beside(target) as stream:
+        stream.write(page.encode())
     return target
-
-
-def _require_extra() -> None:
-    for package in ("matplotlib", "jinja2"):
-        try:
-            importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            raise RuntimeError(
-                f'A report needs {error.name}: pip install "hf-kakurenbo[report]" brings what it needs.'
-            ) from error
 
 
 def _contents(run: TrainedRun, dataset: Any, label_column: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ..data import SampleStream, digest_rows, is_indexed
 
 
 def given_dataset(constructor: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """The training dataset among the arguments of a trainer's constructor; None if it cannot be told."""
+    """The training dataset among the arguments of a trainer's constructor; None if it is not among them."""
     try:
         return inspect.signature(constructor).bind_partial(*args, **kwargs).arguments.get("train_dataset")
     except TypeError:

@@ -5,7 +5,7 @@ import re
 import messages
 
 PAGE = messages.PACKAGE.parent / "docs" / "troubleshooting.md"
-# Where a user of the trainer meets an error; those of the other commands are told by what they name.
+# Where a user of the trainer meets an error; those of the other commands name what is wrong.
 OF_THE_TRAINER = ["config.py", "_compat.py", "trainer", "integrations", "distributed", "data", "hiding"]
 
 

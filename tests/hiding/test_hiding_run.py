@@ -9,7 +9,7 @@ from hf_kakurenbo.hiding import run as module
 
 
 class Clock:
-    """A clock that continues when it is told to."""
+    """A clock that moves when a test moves it."""
 
     now = 0.0
 

@@ -1,4 +1,4 @@
-"""What is ranked belongs to the loss that is trained: known transformations are told from other losses."""
+"""What is ranked belongs to the loss that is trained: known transformations are distinguished from other losses."""
 
 import logging
 from types import SimpleNamespace

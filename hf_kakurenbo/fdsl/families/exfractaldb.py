@@ -68,7 +68,7 @@ class ExFractalDB(MapFamily):
 
     def render(self, instance: Cloud, drawing: Drawing, key: np.uint64) -> Image:
         """Draw what `draw_instance` returned: see `draw_cloud`."""
-        return draw_cloud(instance, drawing, self.points if drawing.points is None else drawing.points, orbit_key(key))
+        return draw_cloud(instance, drawing, self.points_of(drawing), orbit_key(key))
 
     def render_batch(
         self, instances: Sequence[Cloud], drawing: Drawing, keys: Sequence[np.uint64], device: torch.device | str
@@ -76,5 +76,4 @@ class ExFractalDB(MapFamily):
         """Several images at once, by other orbits of the same systems than those of `render`."""
         from ..kernels.fractals_batch import draw_clouds
 
-        points = self.points if drawing.points is None else drawing.points
-        return draw_clouds(instances, drawing, points, [orbit_key(key) for key in keys], device)
+        return draw_clouds(instances, drawing, self.points_of(drawing), [orbit_key(key) for key in keys], device)

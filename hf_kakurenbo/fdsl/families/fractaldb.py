@@ -89,7 +89,7 @@ class FractalDB(MapFamily):
 
     def render(self, instance: Leaf, drawing: Drawing, key: np.uint64) -> Image:
         """Draw what `draw_instance` returned: see `draw_leaf`."""
-        return draw_leaf(instance, drawing, self.points if drawing.points is None else drawing.points, orbit_key(key))
+        return draw_leaf(instance, drawing, self.points_of(drawing), orbit_key(key))
 
     def render_batch(
         self, instances: Sequence[Leaf], drawing: Drawing, keys: Sequence[np.uint64], device: torch.device | str
@@ -97,5 +97,4 @@ class FractalDB(MapFamily):
         """Several images at once, by other orbits of the same systems than those of `render`."""
         from ..kernels.fractals_batch import draw_leaves
 
-        points = self.points if drawing.points is None else drawing.points
-        return draw_leaves(instances, drawing, points, [orbit_key(key) for key in keys], device)
+        return draw_leaves(instances, drawing, self.points_of(drawing), [orbit_key(key) for key in keys], device)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..family import Family, Parameters
+from ..kernels.drawing import Drawing
 from ..kernels.iterated_functions import MOST_MAPS, Variation, check_probabilities, play
 from ..kernels.random_numbers import random_bits, uniforms, whole_number
 
@@ -33,6 +34,7 @@ class MapFamily(Family):
     shrinks areas or volumes. An instance has one coefficient of all maps multiplied by a factor.
     """
 
+    points: ClassVar[int]
     factors: ClassVar[tuple[float, ...]]
     """Those of the first instances, each for every coefficient, besides 1. In further ones the factor is drawn from
     the lowest to the highest."""
@@ -46,6 +48,10 @@ class MapFamily(Family):
     def variants(self) -> int:
         """How many variations, none included, the first instances go through in turn."""
         return 1 + len(self.factors) * self.coefficients
+
+    def points_of(self, drawing: Drawing) -> int:
+        """How many points an image gets: as many as its drawing says, or the family's own number."""
+        return self.points if drawing.points is None else drawing.points
 
     @abstractmethod
     def weigh(self, maps: NDArray[np.float64]) -> NDArray[np.float64]:

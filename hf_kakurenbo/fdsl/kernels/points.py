@@ -200,11 +200,7 @@ def pattern_bits(columns: bool, rows: bool) -> list[int]:
 
 def mirrored(pattern: int, columns: bool, rows: bool) -> int:
     """A pattern with its columns, its rows or both in the opposite order."""
-    lines = [pattern >> place & 0b111 for place in (6, 3, 0)]
-    if columns:
-        lines = [(line & 1) << 2 | (line & 2) | line >> 2 for line in lines]
-    first, second, third = reversed(lines) if rows else lines
-    return first << 6 | second << 3 | third
+    return sum((pattern >> bit & 1) << place for place, bit in enumerate(pattern_bits(columns, rows)))
 
 
 def _make_palette() -> NDArray[np.uint8]:
