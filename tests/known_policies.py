@@ -6,11 +6,14 @@ PAGE = (Path(__file__).parent.parent / "docs" / "policies.md").read_text(encodin
 POLICIES = [
     "coin",
     "forgetting",
+    "ies",
     "importance",
     "infobatch",
     "kakurenbo",
+    "order_dp",
     "random",
     "selective_backprop",
+    "seta",
     "spaced_repetition",
 ]
 

@@ -1,10 +1,14 @@
-"""Which samples have the lowest lagging loss, in O(N) and without a copy of the losses."""
+"""Which samples have a loss, and which the lowest lagging one, in O(N) and without a copy of the losses."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
 from .ledger import SampleLedger
+from .record import Where
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -14,7 +18,36 @@ _DRAWN = 2**16
 _DEVIATIONS = 4
 
 
-def lowest_loss(ledger: SampleLedger, count: int) -> np.ndarray:
+class _Losses(Protocol):
+    """What ranking reads of a ledger."""
+
+    def __len__(self) -> int: ...
+
+    def parts(self) -> Iterator[slice]: ...
+
+    def loss_at(self, where: Where) -> np.ndarray: ...
+
+
+class _Among:
+    """The losses of some samples; that of the others ranks last."""
+
+    def __init__(self, ledger: SampleLedger, members: np.ndarray) -> None:
+        self._ledger, self._members = ledger, members
+        self.parts = ledger.parts
+
+    def __len__(self) -> int:
+        return len(self._ledger)
+
+    def loss_at(self, where: Where) -> np.ndarray:
+        return np.where(self._members[where], self._ledger.loss_at(where), np.float32(np.inf))
+
+
+def has_finite_loss(ledger: SampleLedger) -> np.ndarray:
+    """Which samples have one: a mask (N,) bool."""
+    return np.concatenate([np.isfinite(ledger.loss_at(part)) for part in ledger.parts()])
+
+
+def lowest_loss(ledger: SampleLedger, count: int, among: np.ndarray | None = None) -> np.ndarray:
     """Which of the `count` samples of lowest loss have a finite loss: a mask (N,) bool.
 
     A loss that is not finite ranks last; among equal losses the lower id ranks first.
@@ -22,14 +55,16 @@ def lowest_loss(ledger: SampleLedger, count: int) -> np.ndarray:
     Args:
         ledger: what is known about the samples.
         count: 0..N.
+        among: (N,) bool, the samples to choose from; None for all.
     """
     chosen = np.zeros(len(ledger), dtype=np.bool_)
     if count == 0:
         return chosen
-    threshold, below = _kth_smallest(ledger, count)
+    losses = ledger if among is None else _Among(ledger, among)
+    threshold, below = _kth_smallest(losses, count)
     ties = count - below
-    for part in ledger.parts():
-        loss = ledger.loss_at(part)
+    for part in losses.parts():
+        loss = losses.loss_at(part)
         mask = chosen[part]
         np.less(loss, threshold, out=mask)
         mask &= loss >= -_LARGEST
@@ -40,7 +75,7 @@ def lowest_loss(ledger: SampleLedger, count: int) -> np.ndarray:
     return chosen
 
 
-def _kth_smallest(ledger: SampleLedger, count: int) -> tuple[np.float32, int]:
+def _kth_smallest(ledger: _Losses, count: int) -> tuple[np.float32, int]:
     """The finite loss of rank `count`, from 1, and how many finite losses are below it.
 
     Where there are fewer finite losses, the largest number that is finite.
@@ -63,7 +98,7 @@ def _kth_smallest(ledger: SampleLedger, count: int) -> tuple[np.float32, int]:
             low, high = high, np.float32(_LARGEST)
 
 
-def _bracket(ledger: SampleLedger, count: int) -> tuple[np.float32, np.float32]:
+def _bracket(ledger: _Losses, count: int) -> tuple[np.float32, np.float32]:
     """Two finite losses between which that of rank `count` very probably is, from losses drawn at random."""
     total = len(ledger)
     if total <= 2 * _DRAWN:
@@ -79,7 +114,7 @@ def _bracket(ledger: SampleLedger, count: int) -> tuple[np.float32, np.float32]:
     )
 
 
-def _count(ledger: SampleLedger, low: np.float32, high: np.float32) -> tuple[int, int, np.ndarray, int]:
+def _count(ledger: _Losses, low: np.float32, high: np.float32) -> tuple[int, int, np.ndarray, int]:
     """How many finite losses are below `low`, how many equal it, which are between, how many equal `high`."""
     below, at_low, at_high = 0, 0, 0
     inside = [np.empty(0, dtype=np.float32)]

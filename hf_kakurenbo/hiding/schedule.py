@@ -12,6 +12,60 @@ from typing import NamedTuple
 from .options import require_epochs, require_number, require_type
 
 
+def floor_of(count: int, *fractions: float) -> int:
+    """The product of a count and of fractions, rounded down; exact for the decimals as they are written.
+
+    0.29 of 100 samples are 29. In binary fractions they would be 28, a little more than 0.29 · 100 =
+    28.999999999999996.
+    """
+    return math.floor(math.prod(Fraction(str(fraction)) for fraction in fractions) * count)
+
+
+class FactorSchedule:
+    """A factor that changes at fractions of the training: a step function of the progress.
+
+    Args:
+        milestones: fractions of the training in [0, 1) at which the next factor starts; the first is 0, and they rise.
+        factors: as many, each in [0, 1].
+        names: of these two options, for messages.
+        scales: name of the option that the factor scales.
+
+    Raises:
+        ValueError: an argument is out of its range, or milestones and factors do not match.
+    """
+
+    def __init__(
+        self,
+        milestones: Sequence[float],
+        factors: Sequence[float],
+        names: tuple[str, str] = ("fraction_milestones", "fraction_factors"),
+        scales: str = "max_hidden_fraction",
+    ) -> None:
+        for name, values in zip(names, (milestones, factors), strict=True):
+            require_type(name, values, list[float])
+        of_milestones, of_factors = names
+        if len(milestones) != len(factors):
+            raise ValueError(
+                f"{of_milestones} has {len(milestones)} values ({list(milestones)}) and {of_factors} has "
+                f"{len(factors)} ({list(factors)}): give one factor for each milestone."
+            )
+        rising = all(before < after for before, after in pairwise(milestones))  # which NaN never is
+        if not milestones or milestones[0] != 0 or not rising:
+            raise ValueError(
+                f"{of_milestones}={list(milestones)} must start at 0 and rise: they are the fractions of the training "
+                "at which the next factor starts, such as [0.0, 0.3, 0.6, 0.8]."
+            )
+        if milestones[-1] >= 1:
+            raise ValueError(f"{of_milestones}={list(milestones)} must stay below 1, the end of the training.")
+        if any(not 0 <= factor <= 1 for factor in factors):
+            raise ValueError(f"{of_factors}={list(factors)} must each be in [0, 1]: they scale {scales}.")
+        self._milestones, self._factors = tuple(milestones), tuple(factors)
+
+    def __call__(self, progress: float) -> float:
+        """The factor of an epoch that starts when a fraction `progress` of the training is done."""
+        return self._factors[bisect_right(self._milestones, progress) - 1]
+
+
 class HiddenFractionSchedule:
     """The largest fraction of the samples that an epoch may hide: F × factor, the factor falling as training continues.
 
@@ -41,44 +95,21 @@ class HiddenFractionSchedule:
             "[0, 1)",
             "the fraction of the samples that an epoch may hide, 0.3 for up to 30 %; 0 hides nothing",
         )
-        require_type("fraction_milestones", milestones, list[float])
-        require_type("fraction_factors", factors, list[float])
-        if len(milestones) != len(factors):
-            raise ValueError(
-                f"fraction_milestones has {len(milestones)} values ({list(milestones)}) and fraction_factors has "
-                f"{len(factors)} ({list(factors)}): give one factor for each milestone."
-            )
-        rising = all(before < after for before, after in pairwise(milestones))  # which NaN never is
-        if not milestones or milestones[0] != 0 or not rising:
-            raise ValueError(
-                f"fraction_milestones={list(milestones)} must start at 0 and rise: they are the fractions of the "
-                "training at which the next factor starts, such as [0.0, 0.3, 0.6, 0.8]."
-            )
-        if milestones[-1] >= 1:
-            raise ValueError(f"fraction_milestones={list(milestones)} must stay below 1, the end of the training.")
-        if any(not 0 <= factor <= 1 for factor in factors):
-            raise ValueError(
-                f"fraction_factors={list(factors)} must each be in [0, 1]: they scale max_hidden_fraction."
-            )
         require_epochs("hiding_warmup_epochs", warmup_epochs)
         self.maximum, self.warmup_epochs = maximum, warmup_epochs
-        self.milestones, self.factors = tuple(milestones), tuple(factors)
+        self._factor = FactorSchedule(milestones, factors)
 
     def __call__(self, epoch: int, progress: float) -> float:
         """F_e, for the epoch of an index from 0 that starts when a fraction `progress` of the training is done."""
         return self.maximum * self.factor(epoch, progress)
 
     def count(self, num_samples: int, epoch: int, progress: float) -> int:
-        """⌊F_e · N⌋, exact for the decimals as they are written: 0.29 of 100 samples are 29.
-
-        In binary fractions they would be 28, a little more than 0.29 · 100 = 28.999999999999996.
-        """
-        factors = (self.maximum, self.factor(epoch, progress))
-        return math.floor(math.prod(Fraction(str(factor)) for factor in factors) * num_samples)
+        """⌊F_e · N⌋."""
+        return floor_of(num_samples, self.maximum, self.factor(epoch, progress))
 
     def factor(self, epoch: int, progress: float) -> float:
         """By what F is multiplied in an epoch: 0 in the warm-up."""
-        return 0.0 if epoch < self.warmup_epochs else self.factors[bisect_right(self.milestones, progress) - 1]
+        return 0.0 if epoch < self.warmup_epochs else self._factor(progress)
 
 
 def compensated_learning_rate_scale(num_samples: int, num_hidden: int) -> float:

@@ -16,13 +16,14 @@ def test_the_options_of_each_policy_are_those_of_its_constructor(name):
     takes, own = rows()[name]
     parameters = inspect.signature(base._REGISTRY[name]).parameters
     shared = set(re.findall(r"`(\w+)`", takes))
-    alone = dict(re.findall(r"`(\w+)` ([\w.]+)", own))
+    alone = dict(re.findall(r"`(\w+)` (\[[^]]*\]|[\w.]+)", own))
     assert shared | set(alone) == set(parameters)
     fields = set(HidingArguments.__dataclass_fields__) | {"seed"}
     assert shared <= fields
     assert not set(alone) & fields
-    for option, default in alone.items():
-        assert str(parameters[option].default).lower() == default
+    for option, shown in alone.items():
+        default = parameters[option].default
+        assert str(list(default) if isinstance(default, tuple) else default).lower() == shown
     for option, default in re.findall(r"`(\w+)` \(([\d.]+)\)", takes):
         assert str(parameters[option].default) == default
 

@@ -9,44 +9,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hf_kakurenbo import SampleLedger
-from hf_kakurenbo.hiding import CompactLedger, Measurements, create_policy, list_policies
+from hf_kakurenbo.hiding import CompactLedger, create_policy, list_policies
 from hf_kakurenbo.hiding import ledger as ledger_module
 from known_policies import POLICIES
+from ledger_toy import SAMPLES, SEEDS, hidden_ids, ledger_of, update, usual
 from toy import same_tensors
-
-LOSSES = st.sampled_from([0.0, 1e-30, 0.1, 0.1, 0.5, 2.0, 7.5, math.inf, math.nan]) | st.floats(0, 10, width=32)
-SAMPLES = st.lists(
-    st.tuples(LOSSES, st.booleans(), st.sampled_from([0.0, 0.7, 0.9, 0.95, 1.0])), min_size=1, max_size=40
-)
-SEEDS = st.tuples(st.integers(0, 2**32), st.integers(1, 50))
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """A ledger is gone through in parts: so small that a few samples have several."""
     monkeypatch.setattr(ledger_module, "_PART", 7)
-
-
-def ledger_of(samples, kind=SampleLedger):
-    ledger = kind(len(samples))
-    update(ledger, range(len(samples)), samples)
-    return ledger
-
-
-def update(ledger, ids, samples):
-    loss, correct, confidence = (torch.tensor(field) for field in zip(*samples, strict=True))
-    ledger.update(Measurements.of(torch.tensor(list(ids)), loss.float(), correct, confidence.float()))
-
-
-def hidden_ids(selection):
-    return set(selection.hidden.nonzero().squeeze(1).tolist())
-
-
-def usual(count, seed=0):
-    """Samples with losses as they are in a training, most of them small."""
-    random = np.random.default_rng(seed)
-    losses = random.lognormal(-1, 1.5, count).astype(np.float32)
-    return [(float(loss), bool(loss < 0.7), float(np.exp(-loss))) for loss in losses]
 
 
 def gradients(count):
@@ -61,10 +34,12 @@ def test_the_field_is_complete():
 
 
 def observed(name, samples, kind=SampleLedger, seed=3):
-    """A policy that has seen three epochs, and its ledger."""
+    """A policy that has seen six epochs, in which every other loss came down ever more slowly, and its ledger."""
     policy = create_policy(name, {"seed": seed})
     ledger = ledger_of(samples, kind)
-    for epoch in range(3):
+    for epoch in range(6):
+        slower = [(loss * (1 + index % 2 * (5 - epoch) ** 2), *rest) for index, (loss, *rest) in enumerate(samples)]
+        update(ledger, range(len(samples)), slower)
         policy.observe(ledger, np.ones(len(samples), dtype=bool), epoch)
     return policy, ledger
 
@@ -75,8 +50,8 @@ def observed(name, samples, kind=SampleLedger, seed=3):
 def test_some_stay_and_nothing_but_the_ledger_and_the_epoch_decides(name, samples):
     policy, ledger = observed(name, samples)
     before = {key: tensor.clone() for key, tensor in ledger.state_dict().items()}
-    selection = policy.select(ledger, 4, 0.4)
-    again = observed(name, samples)[0].select(ledger, 4, 0.4)
+    selection = policy.select(ledger, 6, 0.4)
+    again = observed(name, samples)[0].select(ledger, 6, 0.4)
     assert same_tensors(before, ledger.state_dict()), "the policy changed the ledger"
     assert selection.hidden.shape == (len(samples),)
     assert not selection.hidden.all(), "at least one sample stays"
@@ -86,15 +61,15 @@ def test_some_stay_and_nothing_but_the_ledger_and_the_epoch_decides(name, sample
         assert not isinstance(mine, torch.Tensor) or torch.equal(mine, other)
 
 
-@pytest.mark.parametrize("name", [name for name in POLICIES if name != "kakurenbo"])
+@pytest.mark.parametrize("name", [name for name in POLICIES if name not in ("kakurenbo", "ies")])
 def test_chance_is_of_the_seed(name):
     samples = [(0.5 if index % 2 else 1.0, True, 0.99 if index else 0.1) for index in range(200)]
     hidden = []
     for seed in (3, 4):
         policy, ledger = observed(name, samples, seed=seed)
-        for epoch in range(3, 8):
+        for epoch in range(6, 11):
             policy.observe(ledger, np.zeros(200, dtype=bool), epoch)  # enough for some to have rested
-        hidden.append(policy.select(ledger, 8, 0.4).hidden)
+        hidden.append(policy.select(ledger, 11, 0.4).hidden)
     assert hidden[0].any()
     assert not torch.equal(*hidden)
 
@@ -105,7 +80,7 @@ def test_a_compact_ledger_is_read_alike(name):
     hidden = []
     for kind in (SampleLedger, CompactLedger):
         policy, ledger = observed(name, samples, kind)
-        hidden.append(policy.select(ledger, 4, 0.4).hidden)
+        hidden.append(policy.select(ledger, 6, 0.4).hidden)
     assert hidden[0].any()
     assert int((hidden[0] != hidden[1]).sum()) <= 5, "rounding moves a few at most"
 
@@ -207,8 +182,13 @@ def epoch_gradients(name, options, epochs, samples):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("infobatch", {}), ("infobatch", {"pruning_probability": 0.8}), ("importance", {})],
-    ids=["infobatch", "infobatch 0.8", "importance"],
+    [
+        ("infobatch", {}),
+        ("infobatch", {"pruning_probability": 0.8}),
+        ("importance", {}),
+        ("coin", {"weighted": True, "hiding_probability": 0.5, "confidence_threshold": 0.7}),
+    ],
+    ids=["infobatch", "infobatch 0.8", "importance", "coin"],
 )
 def test_the_weighted_gradient_is_the_full_one_on_average(name, options):
     epochs = 600
@@ -258,19 +238,24 @@ def test_importance_draws_in_proportion_to_the_loss():
     assert (np.abs(share - expected) < 5 * np.sqrt(expected / (epochs * len(samples))) + 1e-12).all()
 
 
-@given(samples=SAMPLES, seeds=SEEDS, probability=st.sampled_from([0.0, 0.5, 0.8]))
+@given(samples=SAMPLES, seeds=SEEDS, probability=st.sampled_from([0.0, 0.5, 0.8]), weighted=st.booleans())
 @settings(max_examples=50, deadline=None)
-def test_coin_word_for_word(samples, seeds, probability):
+def test_coin_word_for_word(samples, seeds, probability, weighted):
     seed, epoch = seeds
-    policy = create_policy("coin", {"seed": seed}, {"hiding_probability": probability})
+    policy = create_policy("coin", {"seed": seed}, {"hiding_probability": probability, "weighted": weighted})
     draws = np.random.default_rng([seed, epoch]).random(len(samples), dtype=np.float32)
     known = [
         math.isfinite(loss) and correct and np.float32(confidence) >= 0.95 for loss, correct, confidence in samples
     ]
     expected = {index for index in range(len(samples)) if known[index] and draws[index] < probability}
     selection = policy.select(ledger_of(samples), epoch, 0.5)
-    assert hidden_ids(selection) == (expected if len(expected) < len(samples) else set())
+    some_stay = len(expected) < len(samples)
+    assert hidden_ids(selection) == (expected if some_stay else set())
     assert selection.candidates == sum(known)
+    assert policy.weighs_samples == weighted
+    assert (selection.weights is not None) == (weighted and some_stay), "of all alike, none stands for another"
+    if selection.weights is not None:
+        assert selection.weights.tolist() == pytest.approx([1 / (1 - probability) if sure else 1.0 for sure in known])
 
 
 HISTORIES = st.integers(1, 20).flatmap(
@@ -404,12 +389,12 @@ def test_forgetting_online_hears_of_what_is_forgotten_while_hidden():
     assert not create_policy("forgetting", {}).wants_refresh(3)
 
 
-@pytest.mark.parametrize("name", ["forgetting", "spaced_repetition"])
+@pytest.mark.parametrize("name", ["forgetting", "spaced_repetition", "ies"])
 def test_a_state_of_its_own_is_saved_and_loaded(name):
     policy, ledger = observed(name, usual(50))
     loaded = create_policy(name, {"seed": 3})
     loaded.load_state_dict({key: tensor.clone() for key, tensor in policy.state_dict().items()})
-    assert torch.equal(loaded.select(ledger, 4, 0.4).hidden, policy.select(ledger, 4, 0.4).hidden)
-    policy.observe(ledger, np.ones(50, dtype=bool), 4)
-    loaded.observe(ledger, np.ones(50, dtype=bool), 4)
+    assert torch.equal(loaded.select(ledger, 6, 0.4).hidden, policy.select(ledger, 6, 0.4).hidden)
+    policy.observe(ledger, np.ones(50, dtype=bool), 6)
+    loaded.observe(ledger, np.ones(50, dtype=bool), 6)
     assert same_tensors(loaded.state_dict(), policy.state_dict())

@@ -29,6 +29,8 @@ EAGER = {
     "forgetting": {},
     "importance": {},
     "random": {},
+    "order_dp": {},
+    "seta": {},
 }
 LENGTHS = [
     {"num_train_epochs": 1},
@@ -61,6 +63,31 @@ CASES = [
     ("forgetting", {"num_train_epochs": 3, "policy_options": {"prune_at": 0.6}}),
     ("infobatch", {"num_train_epochs": 3, "policy_options": {"full_from": 0.3}}),
     ("infobatch", {"num_train_epochs": 3, "policy_options": {"full_from": 0.4}}),
+    ("seta", {"num_train_epochs": 2, "policy_options": {"random_from": 0.5, "dropped_fraction": 0.0}}),
+    ("seta", {"num_train_epochs": 2, "policy_options": {"random_from": 0.5}}),
+    *(
+        ("ies", {**length, "policy_options": {"max_second_difference": 0.1}})
+        for length in (
+            {"num_train_epochs": 4},
+            {"num_train_epochs": 6},
+            {"num_train_epochs": 5, "hiding_warmup_epochs": 0, "initial_pass": True},
+        )
+    ),
+    *(
+        (
+            "spaced_repetition",
+            {
+                "num_train_epochs": 2,
+                "policy_options": {
+                    "random_pause": False,
+                    "growing": False,
+                    "resting_milestones": [0, 0.5],
+                    "resting_factors": factors,
+                },
+            },
+        )
+        for factors in ([1, 0], [0, 1])
+    ),
 ]
 
 
@@ -72,7 +99,13 @@ def test_of_the_defaults_nothing_is_said(tmp_path, caplog, policy):
 
 @pytest.mark.parametrize(("policy", "options"), CASES, ids=str)
 def test_it_is_said_where_nothing_is_hidden_and_nowhere_else(tmp_path, caplog, policy, options):
-    options = {"hiding_policy": policy, "learning_rate": 0.05, "max_hidden_fraction": 0.5, **EAGER[policy], **options}
+    options = {
+        "hiding_policy": policy,
+        "learning_rate": 0.05,
+        "max_hidden_fraction": 0.5,
+        **EAGER.get(policy, {}),
+        **options,
+    }
     if policy not in ("kakurenbo", "random", "forgetting"):
         del options["max_hidden_fraction"]
     trainer = make_trainer(tmp_path, model=LinearClassifier, dataset=samples(SAMPLES), **options)

@@ -14,10 +14,11 @@ from transformers import HfArgumentParser
 import hf_kakurenbo
 from hf_kakurenbo import KakurenboConfig
 from hf_kakurenbo.config import default_options
-from hf_kakurenbo.hiding import HiddenFractionSchedule, create_policy, list_policies, policies
+from hf_kakurenbo.hiding import create_policy, list_policies, policies
 from hf_kakurenbo.hiding import options as options_module
 from hf_kakurenbo.hiding.compact_ledger import validate_precision
 from hf_kakurenbo.hiding.policies import base
+from hf_kakurenbo.hiding.schedule import FactorSchedule, HiddenFractionSchedule
 
 PACKAGE = Path(hf_kakurenbo.__file__).parent
 NAN = float("nan")
@@ -105,6 +106,30 @@ WRONG_OF_POLICIES = [
     ("spaced_repetition", {"max_resting_fraction": -0.1}, "max_resting_fraction=-0.1 is not in"),
     ("spaced_repetition", {"random_pause": 1}, "random_pause=1 must be true or false"),
     ("spaced_repetition", {"refreshes": None}, "refreshes=None must be true or false"),
+    ("spaced_repetition", {"random_first_pause": 0}, "random_first_pause=0 must be true or false"),
+    ("spaced_repetition", {"resting_milestones": [0, 0.5]}, r"resting_milestones has 2 values.* resting_factors has 1"),
+    (
+        "spaced_repetition",
+        {"resting_milestones": [0.5]},
+        r"resting_milestones=\[0.5\] must start at 0 and rise.*such as",
+    ),
+    (
+        "spaced_repetition",
+        {"resting_milestones": [0, 1], "resting_factors": [1, 0]},
+        r"resting_milestones=\[0, 1\] must stay below 1, the end",
+    ),
+    ("spaced_repetition", {"resting_factors": [1.5]}, r"resting_factors=\[1.5\] must each.*scale max_resting_fraction"),
+    ("coin", {"weighted": 1}, "weighted=1 must be true or false"),
+    ("order_dp", {"drawn_fraction": 0}, r"drawn_fraction=0 is not in \(0, 1\]"),
+    ("order_dp", {"kept_fraction": 1.1}, r"kept_fraction=1.1 is not in \(0, 1\]"),
+    ("order_dp", {"max_consecutive_hidden": 0}, "max_consecutive_hidden=0 must be a whole number of epochs, 1 or"),
+    ("seta", {"dropped_fraction": 1}, r"dropped_fraction=1 is not in \[0, 1\)"),
+    ("seta", {"groups": 2.5}, "groups=2.5 must be a whole number"),
+    ("seta", {"groups": 0}, r"groups=0 is not in \[1, 1000\]"),
+    ("seta", {"window_fraction": 0}, r"window_fraction=0 is not in \(0, 1\]"),
+    ("seta", {"random_from": -1}, r"random_from=-1 is not in \[0, 1\]"),
+    ("ies", {"max_second_difference": 0}, r"max_second_difference=0 is not in \(0, inf\).*0.001 in the paper"),
+    ("ies", {"seed": 3}, "'seed', which hiding_policy='ies' does not take"),
     ("selective_backprop", {"beta": 0}, r"beta=0 is not in \(0, inf\)"),
     ("selective_backprop", {"refresh_interval": -1}, "refresh_interval=-1 must be a whole number of epochs"),
     ("forgetting", {"prune_at": 0}, r"prune_at=0 is not in \(0, 1\)"),
@@ -262,7 +287,7 @@ def all_raised():
     """The `raise` statements that an option can meet before there is a trainer."""
     modules = [module for module in vars(policies).values() if inspect.ismodule(module)]
     modules = [module for module in modules if module.__name__.startswith(policies.__name__)]
-    parts = [hf_kakurenbo.config, options_module, *modules, HiddenFractionSchedule, validate_precision]
+    parts = [hf_kakurenbo.config, options_module, *modules, FactorSchedule, HiddenFractionSchedule, validate_precision]
     return set().union(*map(raised_in, parts)) - raised_in(base.register_policy)
 
 

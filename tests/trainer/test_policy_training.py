@@ -27,8 +27,14 @@ from toy import (
 # So that something is hidden within a few epochs of the toy.
 OPTIONS = {
     "coin": {"confidence_threshold": 0.6},
+    "coin weighted": {
+        "hiding_policy": "coin",
+        "confidence_threshold": 0.6,
+        "policy_options": {"hiding_probability": 0.5, "weighted": True},
+    },
     "forgetting": {"policy_options": {"prune_at": 0.3}},
     "forgetting online": {"hiding_policy": "forgetting", "policy_options": {"prune_at": 0.3, "online": True}},
+    "ies": {"num_train_epochs": 9, "policy_options": {"max_second_difference": 0.1}},
     "kakurenbo": {"confidence_threshold": 0.5},
     "kakurenbo without its refresh": {"hiding_policy": "kakurenbo", "refresh_interval": 0},
     "kakurenbo hiding for an epoch": {
@@ -42,11 +48,27 @@ OPTIONS = {
         "confidence_threshold": 0.5,
         "policy_options": {"refreshed_fraction": 0.4, "refresh_first": "random"},
     },
+    "order_dp hiding for an epoch": {
+        "hiding_policy": "order_dp",
+        "policy_options": {"drawn_fraction": 1.0, "kept_fraction": 0.7, "max_consecutive_hidden": 1},
+    },
     "spaced_repetition": {"confidence_threshold": 0.6},
     "spaced_repetition with a refresh": {
         "hiding_policy": "spaced_repetition",
         "confidence_threshold": 0.6,
         "policy_options": {"random_pause": False, "growing": False, "refreshes": True},
+    },
+    "spaced_repetition every other epoch, up to a cap by progress": {
+        "hiding_policy": "spaced_repetition",
+        "confidence_threshold": 0.6,
+        "policy_options": {
+            "max_interval": 2,
+            "random_pause": False,
+            "random_first_pause": True,
+            "max_resting_fraction": 1.0,
+            "resting_milestones": [0.0, 0.6],
+            "resting_factors": [1.0, 0.3],
+        },
     },
 }
 CASES = [*POLICIES, *(name for name in OPTIONS if "hiding_policy" in OPTIONS[name])]
@@ -115,7 +137,7 @@ def all_outcomes(folder, batch_size):
     }
     outcomes = {}
     for case in CASES:
-        trainer = trained(folder / case, **{**options_of(case), "num_train_epochs": 5, **shared})
+        trainer = trained(folder / case, **{**options_of(case), **shared})
         outcomes[case] = {
             "hidden": torch.stack(trainer.watch.hidden),
             "orders": trainer.watch.orders,
@@ -141,13 +163,13 @@ def test_two_processes_hide_what_one_does(tmp_path):
             torch.testing.assert_close(first[case]["weights"][name], weights, rtol=1e-3, atol=1e-4, msg=case)
 
 
-@pytest.mark.parametrize("case", ["infobatch", "spaced_repetition"])
+@pytest.mark.parametrize("case", ["infobatch", "spaced_repetition", "order_dp", "seta", "ies", "coin weighted"])
 def test_a_stream_is_trained_on(tmp_path, case):
     options = {**options_of(case), "dataset": streamed(), "num_samples": NUM_SAMPLES, "learning_rate": 0.03}
     trainer = trained(tmp_path, **options)
     hidden = [int(mask.count_nonzero()) for mask in trainer.watch.hidden]
     assert sum(hidden) > 20
-    assert trainer._training.run.trained_samples == 6 * NUM_SAMPLES - sum(hidden)
+    assert trainer._training.run.trained_samples == len(hidden) * NUM_SAMPLES - sum(hidden)
 
 
 def test_the_state_of_another_policy_is_refused():

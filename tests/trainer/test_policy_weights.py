@@ -214,9 +214,17 @@ def measured(outputs, inputs):
     return single_label_statistics(outputs["logits"], inputs["labels"])
 
 
-@pytest.mark.parametrize("name", ["infobatch", "importance"])
-def test_a_policy_with_weights_is_refused_where_there_are_none_on_the_first_batch(tmp_path, name):
-    trainer = make_trainer(tmp_path, hiding_policy=name, statistics_fn=measured)
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"hiding_policy": "infobatch"},
+        {"hiding_policy": "importance"},
+        {"hiding_policy": "coin", "policy_options": {"weighted": True}},
+    ],
+    ids=str,
+)
+def test_a_policy_with_weights_is_refused_where_there_are_none_on_the_first_batch(tmp_path, policy):
+    trainer = make_trainer(tmp_path, **policy, statistics_fn=measured)
     with pytest.raises(ValueError, match=r"gives its samples weights.*statistics_fn"):
         trainer.train()
     assert trainer.state.global_step == 0

@@ -11,21 +11,27 @@ from .base import (
 )
 from .coin import CoinPolicy
 from .forgetting import ForgettingPolicy
+from .ies import IESPolicy
 from .importance import ImportancePolicy
 from .infobatch import InfoBatchPolicy
 from .kakurenbo import KakurenboPolicy
+from .order_dp import OrderDPPolicy
 from .random import RandomPolicy
 from .selective_backprop import SelectiveBackpropPolicy
+from .seta import SeTaPolicy
 from .spaced_repetition import SpacedRepetitionPolicy
 
 __all__ = [
     "CoinPolicy",
     "ForgettingPolicy",
     "HidingPolicy",
+    "IESPolicy",
     "ImportancePolicy",
     "InfoBatchPolicy",
     "KakurenboPolicy",
+    "OrderDPPolicy",
     "RandomPolicy",
+    "SeTaPolicy",
     "Selection",
     "SelectiveBackpropPolicy",
     "SpacedRepetitionPolicy",

@@ -11,20 +11,19 @@ import torch
 from torch import Tensor
 
 from ..ledger import SampleLedger
-from ..options import is_due, require_epochs, require_number, require_refresh_interval, require_type
+from ..options import is_due, require_number, require_refresh_interval, require_type
 from ..ranking import lowest_loss
 from ..schedule import HiddenFractionSchedule
 from ._random import draw_without_replacement, generator
-from .base import HidingPolicy, Selection, register_policy
+from ._streak import StreakLimitedPolicy
+from .base import Selection, register_policy
 
 REFRESH_FIRST = ("least_confident", "random")
 """The values of `refresh_first`."""
 
-_LONGEST = np.iinfo(np.uint8).max
-
 
 @register_policy("kakurenbo")
-class KakurenboPolicy(HidingPolicy):
+class KakurenboPolicy(StreakLimitedPolicy):
     """Hide the samples of lowest lagging loss, but for those predicted wrongly or without confidence.
 
     In epoch e the ⌊F_e·N⌋ samples of lowest lagging loss are candidates (section 3.1), ties broken by id; a candidate
@@ -78,9 +77,7 @@ class KakurenboPolicy(HidingPolicy):
         )
         require_type("move_back", move_back, bool)
         require_refresh_interval(refresh_interval)
-        if max_consecutive_hidden is not None:
-            require_epochs("max_consecutive_hidden", max_consecutive_hidden, 1)
-            require_number("max_consecutive_hidden", max_consecutive_hidden, "[1, 255]", "a number of epochs")
+        self._limit(max_consecutive_hidden)
         require_number(
             "refreshed_fraction",
             refreshed_fraction,
@@ -97,11 +94,9 @@ class KakurenboPolicy(HidingPolicy):
         self.confidence_threshold = confidence_threshold
         self.move_back = move_back
         self.refresh_interval = refresh_interval
-        self.max_consecutive_hidden = max_consecutive_hidden
         self.refreshed_fraction = refreshed_fraction
         self.refresh_first = refresh_first
         self.seed = seed
-        self._streak: np.ndarray | None = None
 
     def select(self, ledger: SampleLedger, epoch: int, progress: float) -> Selection:
         """Candidates by lagging loss, less those that move back."""
@@ -112,8 +107,7 @@ class KakurenboPolicy(HidingPolicy):
                 candidates = hidden[part]
                 candidates &= ledger.correct_at(part)
                 candidates &= ledger.confidence_at(part) >= self.confidence_threshold
-        if self._streak is not None:
-            hidden &= self._streak < self.max_consecutive_hidden
+        self._show_what_is_due(hidden)
         return Selection(torch.from_numpy(hidden), num_candidates)
 
     def most_hidden(self, draws: int, epoch: int, progress: float) -> int:
@@ -140,33 +134,6 @@ class KakurenboPolicy(HidingPolicy):
         else:
             chosen = _least_confident(ledger, count)
         return torch.from_numpy(chosen)
-
-    # ---- How long each sample has been hidden: kept only where it matters ----
-
-    @property
-    def observes(self) -> bool:
-        """Whether there is a limit to how long a sample is hidden."""
-        return self.max_consecutive_hidden is not None
-
-    def observe(self, ledger: SampleLedger, trained: np.ndarray, epoch: int) -> None:
-        """Count the epochs for which samples are hidden; one that was left out of a last batch counts on."""
-        if self.max_consecutive_hidden is None:
-            return
-        if self._streak is None:
-            self._streak = np.zeros(len(ledger), dtype=np.uint8)
-        for part in ledger.parts():
-            streak = self._streak[part]
-            streak += ledger.hidden.numpy()[part] & (streak < _LONGEST)
-            streak[trained[part]] = 0
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """`streak`, (N,) uint8: for how many epochs the sample has been hidden; with a limit to it alone."""
-        return {} if self._streak is None else {"streak": torch.from_numpy(self._streak)}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over `state_dict`; without a limit, nothing."""
-        if self.max_consecutive_hidden is not None:
-            self._streak = state["streak"].clone().numpy()
 
 
 def _least_confident(ledger: SampleLedger, count: int) -> np.ndarray:

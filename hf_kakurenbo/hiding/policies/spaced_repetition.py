@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ..ledger import SampleLedger
 from ..options import require_epochs, require_number, require_type
+from ..schedule import FactorSchedule, floor_of
 from ._random import draw_without_replacement, generator
 from .base import HidingPolicy, Selection, register_policy
 from .coin import is_known
@@ -37,12 +37,18 @@ class SpacedRepetitionPolicy(HidingPolicy):
         max_resting_fraction: at most this fraction is hidden, in [0, 1]; of more that rest, it is drawn at random.
             Without the limit (1) more time is saved and accuracy lost, where the model has soon memorised most samples
             (docs/comparison.md).
+        resting_milestones: fractions of the training in [0, 1) at which the limit takes its next factor; the first is
+            0, and they rise. `(0, 0.875)` with the factors `(1, 0)` trains on everything in the last eighth.
+        resting_factors: as many, each in [0, 1]: they scale `max_resting_fraction`.
         hiding_warmup_epochs: epochs at the start in which nothing is hidden; intervals grow in them already.
         seed: of the pauses.
         random_pause: False for a return after exactly I epochs.
         growing: False for I = K from the first time on that a sample is known.
         refreshes: refresh the resting samples, forward-only, at the end of each epoch; one that is not known any more
             is due in the next epoch, with I = 1.
+        random_first_pause: the pause of a sample that was not known the time before is a uniform random integer in
+            1..I, whatever the others are. With K = 2 and `random_pause=False` this is a duty cycle: of the samples that
+            stay known one half is hidden in each epoch, and not all of them in every other one.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -60,6 +66,9 @@ class SpacedRepetitionPolicy(HidingPolicy):
         random_pause: bool = True,
         growing: bool = True,
         refreshes: bool = False,
+        resting_milestones: Sequence[float] = (0.0,),
+        resting_factors: Sequence[float] = (1.0,),
+        random_first_pause: bool = False,
     ) -> None:
         require_number(
             "confidence_threshold", confidence_threshold, "[0, 1]", "the probability from which on a sample is known"
@@ -70,17 +79,23 @@ class SpacedRepetitionPolicy(HidingPolicy):
             "max_resting_fraction", max_resting_fraction, "[0, 1]", "the fraction of the samples that may rest at once"
         )
         require_epochs("hiding_warmup_epochs", hiding_warmup_epochs)
-        for name, switch in (("random_pause", random_pause), ("growing", growing), ("refreshes", refreshes)):
-            require_type(name, switch, bool)
+        require_type("random_pause", random_pause, bool)
+        require_type("growing", growing, bool)
+        require_type("refreshes", refreshes, bool)
+        require_type("random_first_pause", random_first_pause, bool)
         require_type("seed", seed, int)
         self.confidence_threshold = confidence_threshold
         self.max_interval = int(max_interval)
         self.max_resting_fraction = max_resting_fraction
+        self.resting_factor = FactorSchedule(
+            resting_milestones, resting_factors, ("resting_milestones", "resting_factors"), "max_resting_fraction"
+        )
         self.warmup_epochs = hiding_warmup_epochs
         self.seed = seed
         self.random_pause = random_pause
         self.growing = growing
         self.refreshes = refreshes
+        self.random_first_pause = random_first_pause
         self._interval: np.ndarray | None = None
         self._rest: np.ndarray | None = None
 
@@ -100,8 +115,12 @@ class SpacedRepetitionPolicy(HidingPolicy):
         return Selection(torch.from_numpy(hidden), resting)
 
     def most_hidden(self, draws: int, epoch: int, progress: float) -> int:
-        """The fraction of them that may rest, rounded down."""
-        return math.floor(Fraction(str(self.max_resting_fraction)) * draws)
+        """The fraction of them that may rest at this progress, rounded down."""
+        return floor_of(draws, self.max_resting_fraction, self.resting_factor(progress))
+
+    def may_hide(self, epoch: int, progress: float) -> bool:
+        """Not in the warm-up, nor where the limit's factor is 0."""
+        return epoch >= self.warmup_epochs and self.resting_factor(progress) > 0
 
     def wants_refresh(self, epoch: int) -> bool:
         """Never, unless it `refreshes`: a sample is asked when it is due."""
@@ -126,7 +145,7 @@ class SpacedRepetitionPolicy(HidingPolicy):
         for part in ledger.parts():
             known = is_known(ledger, part, self.confidence_threshold)
             interval = np.where(known, self._longer(self._interval[part]), 1)
-            pause = random.integers((interval + 1) // 2, interval, endpoint=True) if self.random_pause else interval
+            pause = random.integers(self._shortest(interval, self._interval[part]), interval, endpoint=True)
             asked, rest = trained[part], self._rest[part]
             self._interval[part] = np.where(asked, interval, self._interval[part])
             self._rest[part] = np.where(asked, pause - 1, rest - (rest > 0))
@@ -134,6 +153,11 @@ class SpacedRepetitionPolicy(HidingPolicy):
     def _longer(self, interval: np.ndarray) -> np.ndarray | int:
         """The intervals after they have grown once."""
         return np.minimum(2 * interval.astype(np.int64), self.max_interval) if self.growing else self.max_interval
+
+    def _shortest(self, interval: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """The shortest pauses that may be drawn with these intervals, of which those before tell what was known."""
+        shortest = (interval + 1) // 2 if self.random_pause else interval
+        return np.where(before == 1, 1, shortest) if self.random_first_pause else shortest
 
     def state_dict(self) -> dict[str, Tensor]:
         """`interval` and `rest`, (N,) uint8 each: I, and the epochs that the sample has yet to rest."""
