@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,21 @@ def _spaced(change: str, own: Mapping[str, Any] | None = None, epochs: float = 1
 
 def _uncapped(change: str, own: Mapping[str, Any] | None = None, epochs: float = 1.0, **options: Any) -> Method:
     return _spaced(f"@cap=1{change}", {"max_resting_fraction": 1.0, **(own or {})}, epochs, **options)
+
+
+def changed(method: Method, change: str, own: Mapping[str, Any] | None = None, **options: Any) -> Method:
+    """A method with further options.
+
+    Args:
+        method: to be changed; it stays as it is.
+        change: what is added to its name, such as `"+limit=1"`.
+        own: further `policy_options`.
+        **options: further fields of `KakurenboConfig`.
+    """
+    merged = {**method.options, **options}
+    if own:
+        merged["policy_options"] = {**method.options.get("policy_options", {}), **own}
+    return replace(method, name=f"{method.name}{change}", options=merged)
 
 
 NO_HIDING = Method("no-hiding", {"hiding_policy": "none"})
@@ -160,17 +175,13 @@ SPACED_REPETITION_SETTINGS = (
 )
 """Other settings of spaced repetition, and more epochs for the time that it saves."""
 
+_BOLD = _kakurenbo("@F=0.5+no-fall", max_hidden_fraction=0.5, refresh_interval=0, **_NO_FALL)
+
 SAVINGS = (
     _control(0.85, 1),
     *(_control(length, rate) for length in (0.7, 0.55) for rate in (1, 1.4)),
     _kakurenbo(""),
-    _kakurenbo(
-        "@F=0.5+no-fall+limit=2",
-        max_hidden_fraction=0.5,
-        refresh_interval=0,
-        policy_options={"max_consecutive_hidden": 2},
-        **_NO_FALL,
-    ),
+    changed(_BOLD, "+limit=2", {"max_consecutive_hidden": 2}),
     _spaced(""),
     _uncapped(""),
     _uncapped("+K=4", {"max_interval": 4}),
@@ -178,6 +189,43 @@ SAVINGS = (
     _policy("infobatch", "infobatch"),
 )
 """Rules that leave out a quarter of the samples and more, and what else costs as little: fewer epochs, random."""
+
+# Nothing until 15 % of the training, more with each twentieth of it, 60 % from its half to 85 %, then nothing.
+_RISING = [0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
+_CAP_BY_PROGRESS: Mapping[str, Any] = {
+    "max_resting_fraction": 0.6,
+    "resting_milestones": [0.0, *_RISING, 0.85],
+    "resting_factors": [0.0, *((index + 1) / len(_RISING) for index in range(len(_RISING))), 0.0],
+}
+
+RULES = (
+    _uncapped(""),
+    _uncapped("+K=4", {"max_interval": 4}),
+    _uncapped("+K=16", {"max_interval": 16}),
+    _spaced("@cap-by-progress", _CAP_BY_PROGRESS),
+    _uncapped("+full-tail", {"resting_milestones": [0.0, 0.875], "resting_factors": [1.0, 0.0]}),
+    _policy(
+        "duty-cycle",
+        "spaced_repetition",
+        policy_options={
+            "max_resting_fraction": 1.0,
+            "max_interval": 2,
+            "random_pause": False,
+            "random_first_pause": True,
+        },
+    ),
+    _policy("coin@p=0.5+weighted", "coin", policy_options={"hiding_probability": 0.5, "weighted": True}),
+    *(changed(_BOLD, f"+limit={limit}", {"max_consecutive_hidden": limit}) for limit in (1, 2)),
+    _policy(
+        "rank-gate",
+        "order_dp",
+        policy_options={"drawn_fraction": 1.0, "kept_fraction": 0.85, "max_consecutive_hidden": 1},
+    ),
+    _policy("order_dp", "order_dp", lr_compensation=False),
+    _policy("seta", "seta", lr_compensation=False),
+    _policy("ies", "ies", lr_compensation=False),
+)
+"""Rules that hide more than KAKURENBO as published: this library's, and those of later papers as these have them."""
 
 GROUPS: Mapping[str, Sequence[Method]] = {
     "controls": CONTROLS,
@@ -187,6 +235,7 @@ GROUPS: Mapping[str, Sequence[Method]] = {
     "spaced_repetition-parts": SPACED_REPETITION_PARTS,
     "spaced_repetition-settings": SPACED_REPETITION_SETTINGS,
     "savings": SAVINGS,
+    "rules": RULES,
 }
 """Methods that are asked for together, by the name of their group."""
 

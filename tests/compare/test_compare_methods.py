@@ -8,8 +8,9 @@ import pytest
 from compare_toy import ARGUMENTS, EPOCHS, TOY
 from hf_kakurenbo.compare import METHODS, NO_HIDING, TASKS, Method, find_methods
 from hf_kakurenbo.compare.comparison import DEFAULT_METHODS, QUICK_METHODS
-from hf_kakurenbo.compare.methods import GROUPS
+from hf_kakurenbo.compare.methods import GROUPS, changed
 from hf_kakurenbo.compare.training import make_arguments, settings_of
+from hf_kakurenbo.hiding import create_policy
 
 
 def names(methods):
@@ -46,6 +47,39 @@ def test_the_method_that_gives_the_share_is_there_before_and_hides():
 def test_controls_hide_nothing_and_the_others_do():
     controls = set(names(GROUPS["controls"]))
     assert {name: METHODS[name].hides for name in METHODS} == {name: name not in controls for name in METHODS}
+
+
+def policy_of(name):
+    return create_policy(METHODS[name].options["hiding_policy"], {}, METHODS[name].options["policy_options"])
+
+
+@pytest.mark.parametrize(
+    ("name", "caps"),
+    [
+        ("spaced_repetition@cap-by-progress", {0.1: 0, 0.15: 75, 0.3: 300, 0.5: 600, 0.8: 600, 0.85: 0, 0.95: 0}),
+        ("spaced_repetition@cap=1+full-tail", {0.0: 1000, 0.85: 1000, 0.9: 0}),
+        ("duty-cycle", {0.0: 1000, 0.9: 1000}),
+        ("rank-gate", {0.0: 150, 0.9: 150}),
+    ],
+)
+def test_a_rule_hides_at_most_so_many_of_a_thousand(name, caps):
+    policy = policy_of(name)
+    assert {progress: policy.most_hidden(1000, 5, progress) for progress in caps} == caps
+
+
+def test_a_change_of_a_method_keeps_what_it_has():
+    method = Method("bold", {"hiding_policy": "coin", "policy_options": {"weighted": True}}, epochs=1.2)
+    assert changed(method, "+p=0.5", {"hiding_probability": 0.5}, move_back=False) == Method(
+        "bold+p=0.5",
+        {
+            "hiding_policy": "coin",
+            "policy_options": {"weighted": True, "hiding_probability": 0.5},
+            "move_back": False,
+        },
+        epochs=1.2,
+    )
+    assert method.options == {"hiding_policy": "coin", "policy_options": {"weighted": True}}
+    assert changed(Method("plain"), "+seen").options == {}
 
 
 def test_methods_are_found_by_group_and_by_name_each_once():
