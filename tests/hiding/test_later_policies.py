@@ -93,18 +93,34 @@ def test_order_dp_of_many_hides_its_fraction(monkeypatch, drawn, kept):
     assert hidden[~lowest].float().mean() == pytest.approx(1 - drawn, abs=0.01)
 
 
-def test_order_dp_with_a_limit_shows_in_the_next_epoch_what_it_hid():
+def test_order_dp_with_a_limit_hides_others_in_the_next_epoch():
     policy, ledger = OrderDPPolicy(1.0, 0.7, 1), ledger_of([(index / 10, False, 0.1) for index in range(10)])
     hidden = []
     for epoch in range(1, 5):
         selection = policy.select(ledger, epoch, 0.0)
         ledger.hide(selection.hidden)
         policy.observe(ledger, ~selection.hidden.numpy(), epoch)
-        hidden.append((hidden_ids(selection), selection.moved_back))
-    assert hidden == [({0, 1, 2}, 0), (set(), 3), ({0, 1, 2}, 0), (set(), 3)]
+        hidden.append(hidden_ids(selection))
+    assert hidden == [{0, 1, 2}, {3, 4, 5}] * 2
     loaded = OrderDPPolicy(1.0, 0.7, 1)
     loaded.load_state_dict(policy.state_dict())
-    assert torch.equal(loaded.select(ledger, 5, 0.0).hidden, policy.select(ledger, 5, 0.0).hidden)
+    assert hidden_ids(loaded.select(ledger, 5, 0.0)) == {0, 1, 2}
+
+
+@given(samples=SAMPLES, seed=st.integers(0, 2**32), limit=st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_order_dp_hides_nothing_for_longer_than_its_limit(samples, seed, limit):
+    policy, ledger = OrderDPPolicy(0.5, 0.5, limit, seed=seed), ledger_of(samples)
+    hidden_for = np.zeros(len(samples), dtype=int)
+    for epoch in range(1, 9):
+        selection = policy.select(ledger, epoch, 0.0)
+        hidden = selection.hidden.numpy()
+        hidden_for = np.where(hidden, hidden_for + 1, 0)
+        assert hidden_for.max() <= limit
+        assert selection.candidates == policy.most_hidden(len(finite_ids(samples)), epoch, 0.0)
+        assert selection.moved_back >= 0
+        ledger.hide(selection.hidden)
+        policy.observe(ledger, ~hidden, epoch)
 
 
 def test_order_dp_keeps_count_only_with_a_limit():

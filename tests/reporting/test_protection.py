@@ -228,10 +228,10 @@ def test_a_stream_cannot_be_asked_beforehand(tmp_path, options):
         make_trainer(tmp_path, dataset=streamed(), num_samples=NUM_SAMPLES, **options)
 
 
-@pytest.mark.parametrize("policy", ["infobatch"])
-def test_a_policy_of_weights(tmp_path, policy):
-    with pytest.raises(ValueError, match=r"hiding_policy='infobatch' gives what stays visible another weight"):
-        make_trainer(tmp_path, hiding_policy=policy, min_visible_per_class=3)
+@pytest.mark.parametrize(("policy", "own"), [("infobatch", {}), ("coin", {"weighted": True})])
+def test_a_policy_of_weights(tmp_path, policy, own):
+    with pytest.raises(ValueError, match=rf"hiding_policy='{policy}' gives what stays visible another weight"):
+        make_trainer(tmp_path, hiding_policy=policy, policy_options=own, min_visible_per_class=3)
 
 
 def test_columns_and_classes_where_they_are_stored():

@@ -27,14 +27,15 @@ class OrderDPPolicy(StreakLimitedPolicy):
     which all losses count as equal; here a sample is hidden only once it was measured. Its settings are (0.8, 0.9) for
     ResNet-18 on ImageNet, (0.75, 0.8) for ResNet-50, (0.8, 0.375) for ResNet-50 on CIFAR.
 
-    With `drawn_fraction=1` chance is left out, and `max_consecutive_hidden=1` then brings back in the next epoch what
-    was hidden: a gate by rank, for models that are never sure of a sample.
+    With `drawn_fraction=1` chance is left out, and with `max_consecutive_hidden=1` each epoch then hides the lowest
+    losses of those that the last one trained on: a gate by rank, for models that are never sure of a sample.
 
     Args:
         drawn_fraction: the fraction of the samples that is drawn, in (0, 1].
         kept_fraction: the fraction of these that is trained on, in (0, 1].
         max_consecutive_hidden: a sample that was not trained on for so many epochs, hidden in each of them, is shown in
-            the next one, in 1..255; None for no such limit. It takes 1 byte a sample beside the ledger.
+            the next one, drawn or not, as if its loss were the highest; in 1..255, None for no such limit. It takes 1
+            byte a sample beside the ledger.
         hiding_warmup_epochs: epochs at the start in which nothing is hidden.
         seed: of the draws.
 
@@ -66,11 +67,12 @@ class OrderDPPolicy(StreakLimitedPolicy):
         """All but the highest losses of a random subset."""
         if epoch < self.warmup_epochs:
             return Selection(torch.zeros(len(ledger), dtype=torch.bool), 0)
-        hidden = has_finite_loss(ledger)
-        measured = int(np.count_nonzero(hidden))
+        subset = has_finite_loss(ledger)
+        measured = int(np.count_nonzero(subset))
         drawn, kept = self._counts(measured)
-        subset = draw_without_replacement(ledger, hidden, drawn, generator(self.seed, epoch))
-        hidden ^= subset
+        hidden = draw_without_replacement(ledger, subset, measured - drawn, generator(self.seed, epoch))
+        subset ^= hidden
+        self._show_what_is_due(subset)
         hidden |= lowest_loss(ledger, drawn - kept, subset)
         self._show_what_is_due(hidden)
         return Selection(torch.from_numpy(hidden), measured - kept)
