@@ -24,8 +24,8 @@ class IESPolicy(HidingPolicy):
     at the end of each epoch, and come back as soon as their loss moves. If all samples would be hidden, none is; one
     with a loss among the five that is not finite is not hidden.
 
-    It hides what the model will not learn as well as what it knows. delta is 1e-3, on CIFAR-100 2e-3, in the authors'
-    program; the paper leaves the learning rate as it is: `lr_compensation=False`.
+    It hides what the model will not learn as well as what it knows. In the authors' program delta is 1e-3, on CIFAR-100
+    2e-3, and the learning rate is left as it is: `lr_compensation=False`.
 
     It needs more than the ledger, the last five losses, 21 bytes a sample in all.
 
@@ -44,7 +44,7 @@ class IESPolicy(HidingPolicy):
             "max_second_difference",
             max_second_difference,
             "(0, inf)",
-            "the mean absolute second difference of the loss below which a sample is hidden, 0.001 in the paper",
+            "the mean absolute second difference of a loss below which its sample is hidden, 0.001 for the authors",
         )
         require_epochs("hiding_warmup_epochs", hiding_warmup_epochs)
         self.max_second_difference = max_second_difference

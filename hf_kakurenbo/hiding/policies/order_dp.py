@@ -23,9 +23,9 @@ class OrderDPPolicy(StreakLimitedPolicy):
     So the fraction hidden is known beforehand: about 1 − drawn_fraction · kept_fraction. There are neither weights nor
     whole epochs at the end, and nothing is refreshed. A sample whose loss is not finite is always trained on.
 
-    The paper leaves the learning rate as it is: `lr_compensation=False`. Its program begins in the first epoch, in
-    which all losses count as equal; here a sample is hidden only once it was measured. Its settings are (0.8, 0.9) for
-    ResNet-18 on ImageNet, (0.75, 0.8) for ResNet-50, (0.8, 0.375) for ResNet-50 on CIFAR.
+    The authors leave the learning rate as it is: `lr_compensation=False`. Their program begins in the first epoch, in
+    which all losses count as equal; here a sample is hidden only once it was measured. Its two fractions are 0.8 and
+    0.9 for ResNet-18 on ImageNet, 0.75 and 0.8 for ResNet-50 there, 0.8 and 0.375 for ResNet-50 on CIFAR-100.
 
     With `drawn_fraction=1` chance is left out, and with `max_consecutive_hidden=1` each epoch then hides the lowest
     losses of those that the last one trained on: a gate by rank, for models that are never sure of a sample.

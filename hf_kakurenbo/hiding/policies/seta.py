@@ -30,8 +30,8 @@ class SeTaPolicy(HidingPolicy):
     refreshed. A sample whose loss is not finite is always trained on.
 
     With G = 5 and w = 0.9, the authors' setting on CIFAR-100, the window has 4 groups, and leaves out the hardest
-    group and the easiest one in turns; on ImageNet they have r = 0 and w = 0.6. The paper leaves the learning rate as
-    it is: `lr_compensation=False`. Where there are fewer different losses than groups, there are fewer groups. Of more
+    group and the easiest one in turns; on ImageNet they have r = 0 and w = 0.6. They leave the learning rate as it
+    is: `lr_compensation=False`. Where there are fewer different losses than groups, there are fewer groups. Of more
     than 65,536 samples the groups are formed on as many drawn at random.
 
     Args:
