@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from .hiding import HidingPolicy, StatisticsFunction, create_policy
 from .hiding.compact_ledger import validate_precision
 from .hiding.options import require_number, require_type
+from .hiding.schedule import validate_updates
 from .hiding.statistics import ACCURACY_THRESHOLD, TASKS
 from .utils.names import did_you_mean
 
@@ -69,6 +70,13 @@ class HidingArguments:
     )
     lr_compensation: bool = field(
         default=True, metadata={"help": "Multiply the learning rate by 1 / (1 - the fraction hidden in the epoch)."}
+    )
+    hidden_epoch_updates: str = field(
+        default="scaled",
+        metadata={
+            "help": "'scaled': an epoch that hides has fewer updates, at a compensated learning rate; 'constant': as "
+            "many updates as with nothing hidden, in smaller batches, at the same rate."
+        },
     )
     refresh_interval: int = field(
         default=1, metadata={"help": "Look at the hidden samples, forward only, every so many epochs; 0 for never."}
@@ -160,6 +168,9 @@ class KakurenboConfig(HidingArguments, TrainingArguments):
         accuracy_threshold: the fraction of right tokens (token classification, language modelling) or pixels
             (segmentation) from which on a sample counts as predicted correctly, in [0, 1].
         lr_compensation: multiply the learning rate by 1 / (1 − the fraction hidden in the epoch).
+        hidden_epoch_updates: `"scaled"`, an epoch that hides has fewer updates, at a compensated learning rate;
+            `"constant"`, it has as many as with nothing hidden, in batches of round(B · (1 − the fraction hidden))
+            samples a rank, at the same rate.
         refresh_interval: look at the hidden samples, forward only, every so many epochs; 0 for never.
         initial_pass: look at every sample, forward only, before the first epoch, so that hiding can start at once: for
             fine-tuning a model that already knows much. It needs `hiding_warmup_epochs=0`.
@@ -294,6 +305,7 @@ def validate_hiding(options: HidingArguments) -> None:
         )
     if options.initial_ledger is not None:
         _validate_initial_ledger(options, policy)
+    validate_updates(options.hidden_epoch_updates)
     validate_precision(options.ledger_precision)
     if options.never_hide_column == "":
         raise ValueError("never_hide_column='' is empty: give the name of a column of true or false, or leave it out.")

@@ -23,6 +23,7 @@ DEFAULTS = {
     "refresh_interval": 1,
     "initial_pass": False,
     "policy_options": None,
+    "hidden_epoch_updates": "scaled",
     "ledger_precision": "auto",
     "never_hide_column": None,
     "min_visible_per_class": 0,

@@ -1,5 +1,6 @@
 """How samples reach the model: ids beside examples, samplers and loaders of the visible and the hidden, streams."""
 
+from .batch_sizes import BatchSizes
 from .identity import BatchIds, IdentifiedDataset, IdentifyingCollator, drop_ids, read_ids
 from .loaders import HiddenLoader, make_batch_assignment, make_visible_sampler, skip_sharding
 from .position import Position
@@ -13,6 +14,7 @@ from .streaming import BatchAssignment, IndexedStream, SampleStream, StreamColla
 __all__ = [
     "BatchAssignment",
     "BatchIds",
+    "BatchSizes",
     "HiddenLoader",
     "HiddenSampler",
     "IdentifiedDataset",

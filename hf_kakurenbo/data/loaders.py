@@ -63,15 +63,16 @@ def make_batch_assignment(accelerator: Accelerator, batch_size: int, drop_last: 
 
 def skip_sharding(loader: Any) -> Any:
     """A loader over a stream that is sharded already, as Accelerate prepared it, but not sharded once more."""
-    inner = _without_wrapper(loader)
+    inner = without_wrapper(loader)
     shared_out = inner.dataset
     if isinstance(shared_out, IterableDatasetShard):
         shared_out.num_processes, shared_out.process_index, shared_out.split_batches = 1, 0, False
-        shared_out.batch_size = inner.batch_size
+        # The last batch is filled up already, and workers that stay would not see a size that changes.
+        shared_out.batch_size = 1
     return loader
 
 
-def _without_wrapper(loader: Any) -> Any:
+def without_wrapper(loader: Any) -> Any:
     """A prepared loader with its dataset and collator: on XLA devices it is inside one that has neither."""
     return getattr(loader, "dataloader", loader)
 
@@ -86,7 +87,7 @@ def _hidden_stream_loader(loader: Any, stream: SampleStream, accelerator: Accele
         stream: what it iterates over.
         accelerator: the one that prepared it.
     """
-    bare = DataLoader(stream.of_hidden(), batch_size=loader.batch_size, **_as_in(loader))
+    bare = DataLoader(stream.of_hidden(), batch_size=stream.assignment.batch_size, **_as_in(loader))
     # Rank 0 may be the only one that can read; where the samples are assigned to ranks, there is nothing left to shard.
     ranks = data_parallel_world(accelerator)
     dispatches = ranks.size > 1 and stream.assignment.ranks == 1
@@ -129,7 +130,7 @@ class HiddenLoader:
         drop_last: bool,
     ) -> None:
         self._hidden = hidden
-        loader = _without_wrapper(loader)
+        loader = without_wrapper(loader)
         if isinstance(sampler, SampleStream):
             self._loader = _hidden_stream_loader(loader, sampler, accelerator)
             self._select = sampler.hide_less

@@ -19,6 +19,8 @@ class Position(NamedTuple):
     """How many batches make an update."""
     samples_dropped: int = 0
     """How many of those done are no whole batches of this size, but were trained on before it changed."""
+    full_batch_size: int | None = None
+    """Of all ranks together, in epochs that hide nothing; None where every epoch has `batch_size`."""
 
     def left(self, drop_last: bool, batch_size: int) -> int:
         """How many samples are still to be trained on, in batches of a size; with `drop_last`, 0 if they fill none."""

@@ -111,6 +111,10 @@ class BatchAssignment:
         start = (batch * self.ranks + self.rank) * self.batch_size
         return [position % end for position in range(max(start, end), start + self.batch_size)]
 
+    def size_of(self, batch: int, samples: int) -> int:
+        """How many samples this rank's slice of a batch has, those that fill it up included."""
+        return len(self.positions(batch, samples)) + len(self.filling(batch, samples))
+
     def batch_of(self, position: int) -> int | None:
         """In which of this rank's batches the sample at a position is; None if it is another rank's."""
         batch, place = divmod(position, self.batch_size * self.ranks)
@@ -160,15 +164,19 @@ class SampleStream(IterableDataset[Any]):
         # The epoch, how many of its batches were done before this session, and how many samples are left out at its
         # start, which were trained on in batches of another size.
         self._progress = torch.zeros(3, dtype=torch.int64)
+        # Of the present epoch, of a rank; 0 for that of the assignment.
+        self._batch_size = torch.zeros(1, dtype=torch.int64)
         if shared:
             self._hidden.share_memory_()  # type: ignore[no-untyped-call]
             self._progress.share_memory_()  # type: ignore[no-untyped-call]
+            self._batch_size.share_memory_()  # type: ignore[no-untyped-call]
 
     def assigned(self, assignment: BatchAssignment) -> SampleStream:
         """The same stream with another assignment of batches and epochs of its own: others may be made meanwhile."""
         assigned = copy(self)
         assigned.assignment = assignment
-        assigned._hidden, assigned._progress = _copy_of(self._hidden), _copy_of(self._progress)
+        for name in ("_hidden", "_progress", "_batch_size"):
+            setattr(assigned, name, _copy_of(getattr(self, name)))
         return assigned
 
     def of_hidden(self) -> SampleStream:
@@ -198,12 +206,27 @@ class SampleStream(IterableDataset[Any]):
         self._hidden.copy_(hidden)
         self._progress.copy_(torch.tensor([epoch, batches_done, dropped]))
 
+    def set_batch_size(self, batch_size: int) -> None:
+        """Assign the visible samples in batches of another size, of a rank, from the next pass on."""
+        self._batch_size.fill_(batch_size)
+
+    @property
+    def _present(self) -> BatchAssignment:
+        """The assignment, in batches of the present size."""
+        made, size = self.assignment.batch_size, int(self._batch_size)
+        if self._of_hidden or size in (0, made):
+            return self.assignment
+        # `whole` is 1, or a multiple of the batch size.
+        whole = self.assignment.whole if self.assignment.whole == 1 else self.assignment.whole // made * size
+        return replace(self.assignment, batch_size=size, whole=whole)
+
     def require_continuation(self, partial_epoch: PartialEpoch) -> None:
         """Let an interrupted epoch raise a ValueError, before a sample of it is made, if its order is another one."""
         self._partial_epoch = partial_epoch
 
     def hide_nothing(self) -> None:
         """Start anew, with all samples visible."""
+        self._batch_size.zero_()
         self.begin_epoch(0, torch.zeros_like(self._hidden))
 
     def hide_less(self, hidden: Tensor) -> None:
@@ -237,7 +260,7 @@ class SampleStream(IterableDataset[Any]):
         Raises:
             ValueError: as many as were assigned, and fewer different ones.
         """
-        assigned = self._dropped + self.assignment.assigned(self._left)
+        assigned = self._dropped + self._present.assigned(self._left)
         if measured < assigned:
             return
         count = int(seen.count_nonzero())
@@ -269,18 +292,14 @@ class SampleStream(IterableDataset[Any]):
 
     def __len__(self) -> int:
         """How many this rank is given, those that fill up its last batch included."""
-        samples, last = self._left, self.assignment.batches(self._left) - 1
-        if last < 0:
-            return 0
-        return last * self.assignment.batch_size + self._size_of(last, samples)
-
-    def _size_of(self, batch: int, samples: int) -> int:
-        return len(self.assignment.positions(batch, samples)) + len(self.assignment.filling(batch, samples))
+        assignment, samples = self._present, self._left
+        last = assignment.batches(samples) - 1
+        return 0 if last < 0 else last * assignment.batch_size + assignment.size_of(last, samples)
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        assignment, samples, epoch = self.assignment, self._left, int(self._progress[0])
+        assignment, samples, epoch = self._present, self._left, int(self._progress[0])
         batches = assignment.batches(samples) if assignment.reads else 0
         done = 0 if self._of_hidden else min(int(self._progress[1]) * assignment.reads, batches)
         own = range(number, batches, workers)
@@ -288,16 +307,16 @@ class SampleStream(IterableDataset[Any]):
             len(range(number, min(assignment.again, done), workers)),
             len(range(number, done, workers)),
         )
-        yield from self._make(epoch, own[:made_again], samples)
+        yield from self._make(assignment, epoch, own[:made_again], samples)
         for batch in own[made_again:skipped]:
-            yield from [SKIPPED] * self._size_of(batch, samples)
-        yield from self._make(epoch, own[skipped:], samples)
+            yield from [SKIPPED] * assignment.size_of(batch, samples)
+        yield from self._make(assignment, epoch, own[skipped:], samples)
 
-    def _make(self, epoch: int, batches: range, samples: int) -> Iterator[tuple[int, Any]]:
+    def _make(self, assignment: BatchAssignment, epoch: int, batches: range, samples: int) -> Iterator[tuple[int, Any]]:
         """The samples of some batches of this rank. Positions are those after the dropped ones."""
         if not batches:
             return
-        assignment, last, dropped = self.assignment, batches[-1], self._dropped
+        last, dropped = batches[-1], self._dropped
         filling = assignment.filling(last, samples)
         end = assignment.assigned(samples)
         # Whoever has the last batch continues to the end, to see that the stream ends where it should.

@@ -19,21 +19,20 @@ from .policies import HidingPolicy
 from .protection import Protection
 from .recorder import Recorder
 from .saved_ledger import history_state, ledger_state
-from .schedule import compensated_learning_rate_scale
+from .schedule import compensated_learning_rate_scale, epoch_batch_size
 from .statistics import Prediction, SampleStatistics
+from .times import SAVED_TIMES, RunTimes
 
 _SAVED_SCALARS = (
     "epoch",
     "epoch_finished",
     "batches_done",
+    "batch_fraction",
     "candidates",
-    "time_saved",
     "trained_samples",
     "replaced_samples",
     "refreshed_samples",
-    "selection_seconds",
-    "training_seconds",
-    "seconds",
+    *SAVED_TIMES,
 )
 
 _SAVED_SELECTION = ("weights", "repeats")
@@ -41,8 +40,10 @@ _SAVED_SELECTION = ("weights", "repeats")
 _POLICY_PREFIX = "policy."
 
 
-class HidingRun:
+class HidingRun(RunTimes):
     """The state of one training: begin an epoch, record its batches, finish it, refresh what it hid.
+
+    How long it took, and what hiding saved of it, it has from [`RunTimes`].
 
     Args:
         num_samples: N, the number of samples in the training dataset.
@@ -59,11 +60,10 @@ class HidingRun:
         epoch: the index of the present epoch, from 0.
         epoch_finished: whether its batches are done and their figures are in the ledger.
         batches_done: how many of its batches were trained on, on this rank.
+        batch_fraction: the size of its batches ÷ that of batches with nothing hidden.
         candidates: how many samples the policy considered hiding in it.
         weights: (N,) float32, by how much the gradients of its samples count; None for each by 1.
         repeats: (N,) int32, how often each of its samples is drawn; None for each visible one once.
-        time_saved: estimated seconds saved so far, against the same epochs with nothing hidden.
-        seconds: what the finished epochs took: training, choosing and refreshing.
         trained_samples: samples trained on so far, on all ranks together.
         replaced_samples: samples that the same part of the training would have trained on with nothing hidden.
         refreshed_samples: samples of forward-only passes so far.
@@ -80,6 +80,7 @@ class HidingRun:
         data_parallel: DataParallelWorld | None = None,
         history: bool = False,
     ) -> None:
+        super().__init__()
         self.ledger = create_ledger(num_samples, ledger_precision, history)
         self.policy = policy
         self.protection: Protection | None = None
@@ -88,22 +89,17 @@ class HidingRun:
         self.epoch = -1
         self.epoch_finished = True
         self.batches_done = 0
+        self.batch_fraction = 1.0
         self.candidates = 0
         self.weights: Tensor | None = None
         self.repeats: Tensor | None = None
-        self.time_saved = 0.0
-        self.seconds = 0.0
         self.trained_samples = 0
         self.replaced_samples = 0
         self.refreshed_samples = 0
         self.samples_this_session = 0
-        self.selection_seconds = 0.0
-        self.refresh_seconds = 0.0
         self._draws: tuple[int, int] | None = None
         self._measured_before = 0
         self._progress = 0.0
-        self._training_seconds = 0.0
-        self._training_since: float | None = None
 
     @property
     def visible_samples(self) -> int:
@@ -124,10 +120,14 @@ class HidingRun:
 
     @property
     def lr_scale(self) -> float:
-        """By how much this epoch's learning rate is multiplied: 1 where weights stand for what is hidden."""
+        """By how much this epoch's learning rate is multiplied: 1 where weights stand for what is hidden.
+
+        Batches that are smaller by as much as is hidden leave it at 1, as nearly as they can.
+        """
         if not self.compensate_learning_rate or self.weights is not None or self.repeats is not None:
             return 1.0
-        return compensated_learning_rate_scale(self.full_samples, self.full_samples - self.visible_samples)
+        scale = compensated_learning_rate_scale(self.full_samples, self.full_samples - self.visible_samples)
+        return scale * self.batch_fraction
 
     def weights_of(self, ids: Tensor) -> Tensor | None:
         """By how much the gradients of some samples, (B,) integers, count in this epoch: (B,); None for each by 1."""
@@ -147,7 +147,7 @@ class HidingRun:
         selection = self.policy.select(self.ledger, epoch, progress)
         hidden = selection.hidden
         self.ledger.hide(hidden if self.protection is None else self.protection.kept_visible(hidden, self.ledger))
-        self.epoch, self.epoch_finished, self.batches_done = epoch, False, 0
+        self.epoch, self.epoch_finished, self.batches_done, self.batch_fraction = epoch, False, 0, 1.0
         self.candidates = selection.candidates
         self.weights, self.repeats = selection.weights, selection.repeats
         self._measured_before, self._draws = 0, None
@@ -171,6 +171,7 @@ class HidingRun:
         """Take the epoch's selection back, before its first batch."""
         self.ledger.unhide()
         self.weights = self.repeats = self._draws = None
+        self.batch_fraction = 1.0
 
     def keep_to_draws(self, draws: np.ndarray) -> None:
         """Hold the fraction hidden to what the sampler draws, where it does not draw each sample once.
@@ -189,6 +190,20 @@ class HidingRun:
         keeps = (counts > 0) & (np.cumsum(counts) <= most)
         self.ledger.unhide(ids[~keeps])
 
+    def keep_updates(self, batch_size: int, multiple: int = 1) -> int:
+        """Give the epoch as many updates as one with nothing hidden, in smaller batches; before its first batch.
+
+        Args:
+            batch_size: with nothing hidden.
+            multiple: what the size is a multiple of.
+
+        Returns:
+            The size of the epoch's batches.
+        """
+        size = epoch_batch_size(batch_size, self.visible_samples, self.full_samples, multiple)
+        self.batch_fraction = size / batch_size
+        return size
+
     def count_draws(self, samples: int, full_samples: int) -> None:
         """Go by what the sampler draws, in the learning rate, the log and the times.
 
@@ -203,29 +218,6 @@ class HidingRun:
         hidden = self.ledger.hidden_ids
         loss = torch.from_numpy(self.ledger.loss_at(hidden.numpy()))
         self.ledger.unhide(hidden[loss.nan_to_num(torch.inf).argmax()].unsqueeze(0))
-
-    @property
-    def training_seconds(self) -> float:
-        """How long this epoch has trained, an interrupted one in all its parts."""
-        running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since
-        return self._training_seconds + running
-
-    @training_seconds.setter
-    def training_seconds(self, seconds: float) -> None:
-        self._training_seconds, self._training_since = seconds, None
-
-    def start_clock(self) -> None:
-        """Training begins, or continues, now; `begin_epoch` has said so already where nothing comes in between."""
-        self._training_since = time.perf_counter()
-
-    @contextmanager
-    def clock_stopped(self) -> Iterator[None]:
-        """Leave out of the training time what happens inside: logging, evaluating, saving."""
-        self.training_seconds = self.training_seconds
-        try:
-            yield
-        finally:
-            self._training_since = time.perf_counter()
 
     def record(self, ids: Tensor, batch: SampleStatistics | Prediction) -> None:
         """Record a batch: its statistics, or the logits and labels from which they follow; see [`Recorder`]."""
@@ -257,11 +249,9 @@ class HidingRun:
         self.epoch_finished = True
         self.trained_samples += trained
         self.samples_this_session += trained - min(self._measured_before, self.visible_samples)
-        self.seconds += self.training_seconds + self.selection_seconds
-        if trained:
-            left_out = self.full_samples / self.visible_samples - 1  # for each sample trained on
-            self.replaced_samples += round(trained * (1 + left_out))
-            self.time_saved += left_out * self.training_seconds - self.selection_seconds
+        replaced = round(trained * self.full_samples / self.visible_samples) if trained else 0
+        self.replaced_samples += replaced
+        self.count_epoch(trained, replaced, whole_batches=self.batch_fraction == 1)
         return measured
 
     def wants_refresh(self) -> bool:
@@ -301,15 +291,7 @@ class HidingRun:
         yield chosen
         self.recorder.merge_into(self.ledger, seen)
         self.refreshed_samples += int(chosen.count_nonzero())
-        self.refresh_seconds = time.perf_counter() - started
-        self.time_saved -= self.refresh_seconds
-        self.seconds += self.refresh_seconds
-
-    @property
-    def time_saved_fraction(self) -> float:
-        """`time_saved` as a fraction of what the finished epochs would have taken with nothing hidden, estimated."""
-        without = self.seconds + self.time_saved
-        return self.time_saved / without if without > 0 else 0.0
+        self.count_refresh(time.perf_counter() - started)
 
     def report(self) -> dict[str, float]:
         """The figures of the epoch for the log."""
@@ -365,6 +347,7 @@ class HidingRun:
         self._measured_before = tensors["pending_ids"].numel()
         for name in _SAVED_SCALARS:
             setattr(self, name, scalars.get(name, 0))  # an earlier release saved fewer
+        self.batch_fraction = self.batch_fraction or 1.0
 
     def _load_policy_state(self, tensors: dict[str, Tensor]) -> None:
         state = {

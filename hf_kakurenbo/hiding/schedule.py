@@ -120,6 +120,42 @@ def compensated_learning_rate_scale(num_samples: int, num_hidden: int) -> float:
     return num_samples / (num_samples - num_hidden)
 
 
+UPDATES = ("scaled", "constant")
+"""The values of `hidden_epoch_updates`."""
+
+
+def validate_updates(updates: str) -> None:
+    """Check a `hidden_epoch_updates`.
+
+    Raises:
+        ValueError: it is no such value.
+    """
+    if updates not in UPDATES:
+        raise ValueError(
+            f"hidden_epoch_updates={updates!r} must be 'scaled' (an epoch that hides has fewer updates, at a higher "
+            "learning rate) or 'constant' (as many updates, in smaller batches)."
+        )
+
+
+def epoch_batch_size(batch_size: int, samples: int, full_samples: int, multiple: int = 1) -> int:
+    """The batch size with which an epoch that hides has as many updates as one with nothing hidden.
+
+    round(B · samples ÷ full samples), as in airbench96 (Jordan, 2025) and Progressive Data Dropout (2025), which keep
+    the number of updates. A training that normalizes over the batch needs two samples of a rank.
+
+    Args:
+        batch_size: B, with nothing hidden; a multiple of `multiple`.
+        samples: how many samples the epoch trains on.
+        full_samples: how many it would train on with nothing hidden.
+        multiple: what the result is a multiple of.
+
+    Returns:
+        From two multiples, or B if that is less, to B.
+    """
+    wanted = round(Fraction(batch_size * samples, full_samples * multiple)) * multiple
+    return min(max(wanted, 2 * multiple), batch_size)
+
+
 class EpochPlan(NamedTuple):
     """What is to be expected of an epoch and of the whole training, in updates."""
 

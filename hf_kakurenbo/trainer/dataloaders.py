@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 
 from ..config import hiding_arguments
 from ..data import (
+    BatchSizes,
     IdentifiedDataset,
     IdentifyingCollator,
     SampleStream,
@@ -36,10 +37,13 @@ class TrainingLoader:
     """N, the samples of the dataset that it was made for."""
     dataset: Any
     """That dataset, less the columns that Trainer removes."""
+    batch_sizes: BatchSizes
+    """Of its epochs."""
 
     def begin(self) -> None:
         """Make it that of a training: nothing is hidden yet, and batches carry ids from now on."""
         self.sampler.hide_nothing()
+        self.batch_sizes.set(self.batch_sizes.batch_size)
         self.collator.active = True
 
 
@@ -104,7 +108,8 @@ def make_training_loader(
         loader = parent(IdentifiedDataset(dataset), description, batch_size, lambda _: sampler, True, dataloader_key)
     finally:
         trainer.data_collator = users_collator
-    trainer._loaders.append(TrainingLoader(loader, sampler, identifying, len(dataset), dataset))
+    sizes = BatchSizes(loader, sampler, batch_size)
+    trainer._loaders.append(TrainingLoader(loader, sampler, identifying, len(dataset), dataset, sizes))
     return loader
 
 
@@ -123,7 +128,8 @@ def _make_stream_loader(
     finally:
         trainer.data_collator = users_collator
     loader = loader if assignment.ranks == 1 else skip_sharding(loader)
-    trainer._loaders.append(TrainingLoader(loader, stream, identifying, stream.num_samples, stream))
+    sizes = BatchSizes(loader, stream, batch_size)
+    trainer._loaders.append(TrainingLoader(loader, stream, identifying, stream.num_samples, stream, sizes))
     return loader
 
 

@@ -19,6 +19,14 @@ from ..hiding import HidingRun, SampleLedger
 from ..hiding.schedule import EpochPlan, plan_epoch
 from ..integrations.registry import metrics_set_aside
 from . import learning_rate
+from .batch_sizes import (
+    begin_epoch_batches,
+    dispatches,
+    epoch_batch_size,
+    global_batch,
+    ranks_of_a_batch,
+    require_batch_size,
+)
 from .order import begin_saved_order
 from .refresh import measure_all, refresh_hidden
 from .reporting import show_in_progress_bars
@@ -112,6 +120,7 @@ def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int
     training.dropped = training.dropped if continues else 0
     _hand_over_repeats(run, sampler)
     if interrupted is not None:
+        begin_epoch_batches(trainer, training, continues=True)
         begin_saved_order(trainer, training, interrupted, batches_done, random_state)
     else:
         sampler.begin_epoch(epoch, run.ledger.hidden, None, batches_done)
@@ -119,6 +128,9 @@ def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int
     if draws is not None and not continues:
         run.keep_to_draws(draws)
         sampler.hide_less(run.ledger.hidden)
+    if not continues:
+        run.count_draws(sampler.samples, sampler.full_samples)
+        begin_epoch_batches(trainer, training, continues=False)
     # What a resumed epoch hides was settled when it began.
     while not continues and _leaves_a_batch_of_one(trainer, training):
         run.move_back_one()
@@ -128,7 +140,9 @@ def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int
         run.hide_nothing()
         _hand_over_repeats(run, sampler)
         sampler.hide_less(run.ledger.hidden)
+        begin_epoch_batches(trainer, training, continues=False)
     batches = len(training.loader)
+    require_batch_size(trainer, training, batches)
     run.count_draws(sampler.samples, sampler.full_samples)
     require_consistency({"batches": batches, "digest of the order": sampler.digest()}, trainer.args.device, moment)
     return batches
@@ -148,12 +162,15 @@ def _hand_over_repeats(run: HidingRun, sampler: VisibleSampler | SampleStream) -
 def _leaves_a_batch_of_one(trainer: Any, training: Training) -> bool:
     """Whether hiding, and not the user, is the cause of a last batch of one sample, on which BatchNorm raises.
 
-    On several ranks the last batch is filled up.
+    On several ranks the last batch is filled up; where rank 0 sends it to the others, to one sample each at least.
     """
-    size = trainer._train_batch_size
+    sampler, size = training.sampler, epoch_batch_size(trainer, training.run)
     ranks = data_parallel_world(trainer.accelerator).size
-    alone = size > 1 and ranks == 1 and not trainer.args.dataloader_drop_last
-    return alone and training.run.ledger.num_hidden > 0 and training.sampler.samples % size == 1
+    if size == ranks_of_a_batch(trainer) or trainer.args.dataloader_drop_last or training.run.ledger.num_hidden == 0:
+        return False
+    if ranks > 1 and not dispatches(trainer, sampler):
+        return False
+    return 1 <= sampler.samples % global_batch(trainer, size)[0] <= ranks
 
 
 def _progress(trainer: Any, epoch: int) -> float:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..data import PartialEpoch, Position, RandomState, SampleStream, VisibleSampler
 from ..distributed.collectives import require_consistency
+from .batch_sizes import epoch_batch_size, global_batch
 from .continuity import changes_of_order
-from .resuming import global_batch
 from .state import Training
 
 
@@ -34,7 +34,8 @@ def begin_saved_order(
     run, sampler = training.run, training.sampler
     position, trained_ids = Position(*training.resumed["position"]), training.resumed.pop("trained_ids")
     begun = (run.epoch, run.ledger.hidden, random_state, batches_done)
-    if position.left(trainer.args.dataloader_drop_last, global_batch(trainer)[0]) == 0:
+    batch_size, _ = global_batch(trainer, epoch_batch_size(trainer, run))
+    if position.left(trainer.args.dataloader_drop_last, batch_size) == 0:
         sampler.begin_epoch(*begun, training.dropped)
         return  # whatever the order, nothing of it is trained on any more
     if isinstance(sampler, SampleStream):

@@ -18,6 +18,7 @@ from ..distributed.data_parallel import data_parallel_world
 from ..hiding import HidingPolicy, HidingRun
 from ..hiding.checkpoint import load_state
 from ..integrations.registry import make_observer
+from .batch_sizes import epoch_batch_size, global_batch
 from .checkpoints import is_marked_as_hiding, last_complete_checkpoint
 from .consistency import require_same_training
 from .continuity import require_saved_training, rows_of
@@ -157,20 +158,16 @@ def _load_on_every_rank(checkpoint: str) -> tuple[dict[str, Tensor], dict[str, A
     return loaded
 
 
-def global_batch(trainer: Any) -> tuple[int, int]:
-    """How many samples of all ranks are in a batch, and how many batches make an update."""
-    ranks = 1 if trainer.accelerator.split_batches else data_parallel_world(trainer.accelerator).size
-    return trainer._train_batch_size * ranks, trainer.args.gradient_accumulation_steps
-
-
 def _take_position(trainer: Any, training: Training, checkpoint: str) -> None:
     """Continue where the checkpoint is, also if batches or updates had another number of samples then."""
     run, position = training.run, Position(*training.resumed["position"])
-    batch_size, accumulation = global_batch(trainer)
-    if (position.batch_size, position.accumulation) == (batch_size, accumulation):
+    full_batch_size, accumulation = global_batch(trainer, trainer._train_batch_size)
+    before = position.full_batch_size or position.batch_size
+    if (before, position.accumulation) == (full_batch_size, accumulation):
         training.dropped = position.samples_dropped
         return
     training.batches_changed = True
+    batch_size, _ = global_batch(trainer, epoch_batch_size(trainer, run))
     run.batches_done, training.dropped = position.in_batches_of(
         batch_size, accumulation, trainer.args.dataloader_drop_last
     )
@@ -180,8 +177,8 @@ def _take_position(trainer: Any, training: Training, checkpoint: str) -> None:
             "has left is trained on once, and the learning rate continues from the same fraction of the training; the "
             "number of updates is another, and so are the random numbers of dropout and augmentation.",
             checkpoint,
-            position.batch_size * position.accumulation,
-            batch_size * accumulation,
+            before * position.accumulation,
+            full_batch_size * accumulation,
             run.epoch,
         )
 

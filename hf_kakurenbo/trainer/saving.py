@@ -14,9 +14,9 @@ from ..data import Position
 from ..hiding.checkpoint import save_state
 from ..hiding.saved_ledger import save_ledger
 from ..utils.durable import flush, flush_all
+from .batch_sizes import epoch_batch_size, global_batch
 from .checkpoints import mark_as_hiding
 from .continuity import describe_training
-from .resuming import global_batch
 from .state import Training
 
 
@@ -31,11 +31,12 @@ def save_hiding_state(trainer: Any, training: Training, trial: Any) -> Path:
     training.barrier.wait("about to save a checkpoint")
     tensors, scalars = training.run.state()
     random_state = training.sampler.random_state
-    batch_size, accumulation = global_batch(trainer)
+    full_batch_size, accumulation = global_batch(trainer, trainer._train_batch_size)
+    batch_size, _ = global_batch(trainer, epoch_batch_size(trainer, training.run))
     samples = training.sampler.samples
     done = min(training.dropped + training.run.batches_done * batch_size, samples)
     scalars["trainer"] = {
-        "position": Position(done, samples, batch_size, accumulation, training.dropped),
+        "position": Position(done, samples, batch_size, accumulation, training.dropped, full_batch_size),
         "random_state": random_state.to_json() if random_state else None,
         "unlogged_loss": trainer.accelerator.gather(trainer._tr_loss).mean().item(),
         "last_logged_step": trainer._globalstep_last_logged,

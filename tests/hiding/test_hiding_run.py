@@ -6,6 +6,7 @@ import torch
 from hf_kakurenbo import SampleStatistics
 from hf_kakurenbo.hiding import HidingRun, KakurenboPolicy
 from hf_kakurenbo.hiding import run as module
+from hf_kakurenbo.hiding import times
 
 
 class Clock:
@@ -20,7 +21,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    for measuring in (module, times):
+        monkeypatch.setattr(measuring, "time", clock)
     return clock
 
 
@@ -91,3 +93,20 @@ def test_a_sampler_of_part_of_the_samples(clock):
     run.finish_epoch()
     assert run.trained_samples == 40
     assert run.time_saved == pytest.approx(4)
+
+
+def test_smaller_batches_are_measured_by_whole_ones(clock):
+    run = make_run()
+    run.begin_epoch(0, 0.0)
+    run.start_clock()
+    record(run, torch.arange(100))
+    clock.now += 100
+    run.finish_epoch()
+    run.begin_epoch(1, 0.0)
+    assert (run.keep_updates(16), run.lr_scale) == (8, 1.0)
+    run.start_clock()
+    record(run, torch.arange(50, 100))
+    clock.now += 80  # a sample takes longer in them
+    run.finish_epoch()
+    assert run.time_saved == 20
+    assert run.time_saved_fraction == pytest.approx(20 / 200)

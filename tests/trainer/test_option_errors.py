@@ -17,6 +17,7 @@ from hf_kakurenbo.config import default_options
 from hf_kakurenbo.hiding import create_policy, list_policies, policies
 from hf_kakurenbo.hiding import options as options_module
 from hf_kakurenbo.hiding.compact_ledger import validate_precision
+from hf_kakurenbo.hiding.schedule import validate_updates
 from hf_kakurenbo.hiding.policies import base
 from hf_kakurenbo.hiding.schedule import FactorSchedule, HiddenFractionSchedule
 
@@ -62,6 +63,7 @@ WRONG = [
         {"hiding_policy": "coin", "policy_options": {"hiding_probability": 2}},
         r"hiding_probability=2 is not in \[0, 1\)",
     ),
+    ({"hidden_epoch_updates": "fewer"}, "hidden_epoch_updates='fewer' must be 'scaled'.*'constant'"),
     ({"ledger_precision": "half"}, "ledger_precision='half' must be 'full'.*'compact'.*'auto'"),
     ({"sample_id_column": ""}, "sample_id_column='' is empty: give the name"),
     ({"num_samples": 0}, "num_samples=0 must be at least 1"),
@@ -287,7 +289,18 @@ def all_raised():
     """The `raise` statements that an option can meet before there is a trainer."""
     modules = [module for module in vars(policies).values() if inspect.ismodule(module)]
     modules = [module for module in modules if module.__name__.startswith(policies.__name__)]
+<<<<<<< HEAD
     parts = [hf_kakurenbo.config, options_module, *modules, FactorSchedule, HiddenFractionSchedule, validate_precision]
+=======
+    parts = [
+        hf_kakurenbo.config,
+        options_module,
+        *modules,
+        HiddenFractionSchedule,
+        validate_precision,
+        validate_updates,
+    ]
+>>>>>>> 521bfb6 (Constant updates: an epoch that hides keeps its number of updates, in smaller batches)
     return set().union(*map(raised_in, parts)) - raised_in(base.register_policy)
 
 
