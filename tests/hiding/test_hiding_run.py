@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from hf_kakurenbo import SampleStatistics
-from hf_kakurenbo.hiding import HidingRun, KakurenboPolicy
+from hf_kakurenbo.hiding import HidingRun, KakurenboPolicy, times
 from hf_kakurenbo.hiding import run as module
-from hf_kakurenbo.hiding import times
 
 
 class Clock:

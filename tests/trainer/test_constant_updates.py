@@ -263,7 +263,7 @@ def test_two_processes_on_a_stream(tmp_path, kind, way, workers):
     of_a_rank = round(8 * visible / count)
     for epoch in (1, 2):
         assert len(two[0]["batches"][epoch]) == len(two[1]["batches"][epoch]) == math.ceil(visible / (2 * of_a_rank))
-        assert {len(batch) for batch in two[0]["batches"][epoch]} == {of_a_rank}
+        assert {len(batch) for batch in two[0]["batches"][epoch][:-1]} == {of_a_rank}
         trained_on = set(itertools.chain(*two[0]["batches"][epoch], *two[1]["batches"][epoch]))
         assert sorted(trained_on) == visible_ids(two[0]["hidden"][epoch])
     assert same_tensors(two[0]["ledger"], two[1]["ledger"])

@@ -17,9 +17,9 @@ from hf_kakurenbo.config import default_options
 from hf_kakurenbo.hiding import create_policy, list_policies, policies
 from hf_kakurenbo.hiding import options as options_module
 from hf_kakurenbo.hiding.compact_ledger import validate_precision
-from hf_kakurenbo.hiding.schedule import validate_updates
 from hf_kakurenbo.hiding.policies import base
-from hf_kakurenbo.hiding.schedule import FactorSchedule, HiddenFractionSchedule
+    checks = [FactorSchedule, HiddenFractionSchedule, validate_precision, validate_updates]
+    parts = [hf_kakurenbo.config, options_module, *modules, *checks]
 
 PACKAGE = Path(hf_kakurenbo.__file__).parent
 NAN = float("nan")
@@ -289,18 +289,8 @@ def all_raised():
     """The `raise` statements that an option can meet before there is a trainer."""
     modules = [module for module in vars(policies).values() if inspect.ismodule(module)]
     modules = [module for module in modules if module.__name__.startswith(policies.__name__)]
-<<<<<<< HEAD
-    parts = [hf_kakurenbo.config, options_module, *modules, FactorSchedule, HiddenFractionSchedule, validate_precision]
-=======
-    parts = [
-        hf_kakurenbo.config,
-        options_module,
-        *modules,
-        HiddenFractionSchedule,
-        validate_precision,
-        validate_updates,
-    ]
->>>>>>> 521bfb6 (Constant updates: an epoch that hides keeps its number of updates, in smaller batches)
+    checks = [FactorSchedule, HiddenFractionSchedule, validate_precision, validate_updates]
+    parts = [hf_kakurenbo.config, options_module, *modules, *checks]
     return set().union(*map(raised_in, parts)) - raised_in(base.register_policy)
 
 
