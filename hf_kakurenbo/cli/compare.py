@@ -123,7 +123,7 @@ def _show(tasks: bool, methods: bool) -> None:
 def _describe(method: Method) -> str:
     """What a method sets, as `--method FILE.json` would."""
     set_options = [f"{name}={value}" for name, value in method.options.items()]
-    factors = [f"{name} × {getattr(method, name):g}" for name in ("epochs", "learning_rate")]
+    factors = [f"{name} × {getattr(method, name):g}" for name in ("epochs", "learning_rate", "batch_size")]
     factors = [text for text in factors if not text.endswith("× 1")]
     as_much_as = [f"hides as much as {method.share_of}"] if method.share_of else []
     return ", ".join([*set_options, *factors, *as_much_as])

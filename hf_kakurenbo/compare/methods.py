@@ -30,6 +30,7 @@ class Method:
         options: fields of `KakurenboConfig`.
         epochs: factor of the task's epochs.
         learning_rate: factor of the task's learning rate.
+        batch_size: factor of the task's batch size.
         share_of: name of a method of the same comparison that runs first; this one then hides, in each epoch, the
             fraction that the other hid on average (`max_hidden_fraction`, with a constant schedule).
 
@@ -41,11 +42,12 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
     epochs: float = 1.0
     learning_rate: float = 1.0
+    batch_size: float = 1.0
     share_of: str | None = None
 
     def __post_init__(self) -> None:
         require_folder_name("method", self.name)
-        for factor in ("epochs", "learning_rate"):
+        for factor in ("epochs", "learning_rate", "batch_size"):
             if not getattr(self, factor) > 0:
                 raise ValueError(f"{factor}={getattr(self, factor)} of {self.name!r} is a factor, above 0.")
         for option, instead in _DECIDED_BY.items():
@@ -227,6 +229,19 @@ RULES = (
 )
 """Rules that hide more than KAKURENBO as published: this library's, and those of later papers as these have them."""
 
+_CONSTANT: Mapping[str, Any] = {"hidden_epoch_updates": "constant"}
+
+CONSTANT_UPDATES = (
+    Method("shorter-0.7@batch=0.7", NO_HIDING.options, 0.7, batch_size=0.7),
+    changed(_kakurenbo(""), "+constant", **_CONSTANT),
+    *(changed(rule, "+constant", **_CONSTANT) for rule in (*RULES, _spaced(""), _policy("infobatch", "infobatch"))),
+    replace(
+        changed(_policy("random-as-spaced@cap=1", "random"), "+constant", **_CONSTANT),
+        share_of="spaced_repetition@cap=1+constant",
+    ),
+)
+"""The same rules with as many updates as without hiding, in smaller batches; fewer epochs and random likewise."""
+
 GROUPS: Mapping[str, Sequence[Method]] = {
     "controls": CONTROLS,
     "field": FIELD,
@@ -236,6 +251,7 @@ GROUPS: Mapping[str, Sequence[Method]] = {
     "spaced_repetition-settings": SPACED_REPETITION_SETTINGS,
     "savings": SAVINGS,
     "rules": RULES,
+    "constant-updates": CONSTANT_UPDATES,
 }
 """Methods that are asked for together, by the name of their group."""
 

@@ -34,6 +34,9 @@ def settings_of(task: Task, method: Method, hidden_share: float | None = None) -
     epochs = round(task.arguments["num_train_epochs"] * method.epochs, 9)
     settings["num_train_epochs"] = epochs
     settings["learning_rate"] = task.arguments["learning_rate"] * method.learning_rate
+    if method.batch_size != 1:
+        batch_size = settings["per_device_train_batch_size"] * method.batch_size
+        settings["per_device_train_batch_size"] = max(1, round(batch_size))
     if hidden_share is not None:
         warmup = settings.get("hiding_warmup_epochs", 1)
         hiding_epochs = epochs - warmup

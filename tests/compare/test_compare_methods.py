@@ -45,7 +45,7 @@ def test_the_method_that_gives_the_share_is_there_before_and_hides():
 
 
 def test_controls_hide_nothing_and_the_others_do():
-    controls = set(names(GROUPS["controls"]))
+    controls = {*names(GROUPS["controls"]), "shorter-0.7@batch=0.7"}
     assert {name: METHODS[name].hides for name in METHODS} == {name: name not in controls for name in METHODS}
 
 
@@ -162,7 +162,7 @@ def test_a_name_that_cannot_be_a_folder(name):
         Method(name)
 
 
-@pytest.mark.parametrize("factor", ["epochs", "learning_rate"])
+@pytest.mark.parametrize("factor", ["epochs", "learning_rate", "batch_size"])
 @pytest.mark.parametrize("value", [0, -1.0, float("nan")])
 def test_a_factor_must_be_above_0(factor, value):
     with pytest.raises(ValueError, match=rf"{factor}={value} of 'bold' is a factor, above 0"):
@@ -197,6 +197,22 @@ def test_a_method_changes_the_arguments_of_the_task():
         "learning_rate": 1.4 * ARGUMENTS["learning_rate"],
     }
     assert TOY.arguments == ARGUMENTS
+
+
+def test_fewer_epochs_with_as_many_updates():
+    size = ARGUMENTS["per_device_train_batch_size"]
+    settings = settings_of(TOY, Method("smaller", NO_HIDING.options, 0.7, batch_size=0.7))
+    assert settings["per_device_train_batch_size"] == round(0.7 * size)
+    assert settings_of(TOY, Method("smallest", batch_size=1e-9))["per_device_train_batch_size"] == 1
+
+
+@pytest.mark.parametrize("method", GROUPS["constant-updates"], ids=lambda method: method.name)
+def test_constant_updates_change_nothing_else(method):
+    if method.batch_size != 1:
+        return
+    other = METHODS.get(method.name.removesuffix("+constant"))
+    assert method.options["hidden_epoch_updates"] == "constant"
+    assert {**other.options, "hidden_epoch_updates": "constant"} == method.options
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ from hf_kakurenbo.hiding import create_policy, list_policies, policies
 from hf_kakurenbo.hiding import options as options_module
 from hf_kakurenbo.hiding.compact_ledger import validate_precision
 from hf_kakurenbo.hiding.policies import base
-    checks = [FactorSchedule, HiddenFractionSchedule, validate_precision, validate_updates]
-    parts = [hf_kakurenbo.config, options_module, *modules, *checks]
+from hf_kakurenbo.hiding.schedule import FactorSchedule, HiddenFractionSchedule, validate_updates
 
 PACKAGE = Path(hf_kakurenbo.__file__).parent
 NAN = float("nan")
