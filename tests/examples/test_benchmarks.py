@@ -194,3 +194,13 @@ def test_reporting_prints_exports_history_and_report():
     assert len(history) == 5
     assert report[:2] == ["20,000", "3"]
     assert all(numbers(cell) for cell in report)
+
+
+def test_what_comes_back_from_its_rest():
+    report = run("returning.py", "digits", "--quick")
+    ((header, rows),) = tables(report)
+    assert header == ["interval", "epochs of rest", "came back", "known", "correct", "mean loss"]
+    pauses = {(int(row[0]), int(row[1])) for row in rows}
+    assert {(2, 0), (2, 1), (4, 1), (4, 2), (4, 3)} <= pauses
+    assert all(interval // 2 <= rest + 1 <= interval for interval, rest in pauses)
+    assert_figures(rows, but_columns=(0, 1))
