@@ -90,6 +90,7 @@ def _draw_ground(index: int, size: int, seed: int) -> NDArray[np.uint8]:
     fractals = load_fdsl(
         "fractaldb-60",
         image_size=size,
+        draw_size=size,
         color=True,
         points=size**2,
         seed=seed,

@@ -53,6 +53,7 @@ TINY_DEFAULTS = {
     "categories": 20,
     "instances": 50,
     "image_size": 24,
+    "draw_size": 24,
     "points": 300,
     "patches": False,
     "timm_model": "vit_tiny_patch16_224",
@@ -143,9 +144,16 @@ class FormulaArguments:
 
     fdsl: str | None = field(default=None, metadata={"help": "The name: `hf-kakurenbo fdsl list` shows them."})
     image_size: int = field(default=224, metadata={"help": "Height and width in pixels."})
+    draw_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Size at which images are drawn before they are made smaller, or cropped with --augment; by "
+            "default that of the published images."
+        },
+    )
     color: bool = field(default=False, metadata={"help": "Draw in colours instead of gray."})
     points: int | None = field(default=None, metadata={"help": "Points of a fractal; by default the family's number."})
-    patches: bool = field(default=True, metadata={"help": "FractalDB: 3×3 patches instead of pixels."})
+    patches: bool = field(default=True, metadata={"help": "FractalDB, 2D-OFDB: random 3×3 patches instead of pixels."})
     categories: int | None = field(default=None, metadata={"help": "Only the first so many categories."})
     instances: int | None = field(default=None, metadata={"help": "So many images of each category."})
     fdsl_seed: int = field(default=0, metadata={"help": "Another seed gives other categories and images."})
@@ -154,12 +162,14 @@ class FormulaArguments:
     )
 
 
-def load_images(data: FormulaArguments, split: str, streaming: bool, as_tensor: bool) -> Any:
-    """The images of a split."""
+def load_images(data: FormulaArguments, split: str, streaming: bool, as_tensor: bool, as_drawn: bool = False) -> Any:
+    """The images of a split, or the same as large as they are drawn, to cut crops from as the papers do."""
+    draw_size = load_fdsl(data.fdsl, image_size=data.image_size, draw_size=data.draw_size).draw_size
     return load_fdsl(
         data.fdsl,
         split,
-        image_size=data.image_size,
+        image_size=draw_size if as_drawn else data.image_size,
+        draw_size=draw_size,
         color=data.color,
         points=data.points,
         patches=data.patches,
@@ -196,7 +206,7 @@ def trainer_maker(
 ) -> Callable[[KakurenboConfig], Trainer]:
     """From training arguments to a trainer with a new model."""
     changes_images = augmentation.augment or augmentation.mixes
-    images = load_images(data, "train", data.streaming, as_tensor=not changes_images)
+    images = load_images(data, "train", data.streaming, as_tensor=not changes_images, as_drawn=augmentation.augment)
     if data.streaming:
         images = images.shuffle(seed=args.seed)
     next(iter(images))  # On a new machine this compiles the drawing, which is no part of the first training's time.

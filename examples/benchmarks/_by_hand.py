@@ -67,9 +67,9 @@ def places_in_plane(points: np.ndarray, size: int) -> np.ndarray:
     return ((points - low) / (high - low) * (size - 2 * margin - 1e-6) + margin).astype(np.int64)
 
 
-def patch_inks(leaf: Leaf, points: int) -> np.ndarray:
-    """The grays of the nine pixels of a patch, row by row: uint8, (1, 9), or (points, 9) where each has its own."""
-    patterns = np.random.default_rng(0).integers(0, 512, points) if leaf.pattern is None else np.array([leaf.pattern])
+def patch_inks(points: int) -> np.ndarray:
+    """The grays of the nine pixels of each point's patch, row by row: uint8, (points, 9)."""
+    patterns = np.random.default_rng(0).integers(0, 512, points)
     return (GRAY * (patterns[:, None] >> np.arange(8, -1, -1) & 1)).astype(np.uint8)
 
 
@@ -84,7 +84,7 @@ def leaf_in_numpy(points: np.ndarray, leaf: Leaf, size: int) -> np.ndarray:
     # A pixel more on each side, so that patches need not be cut.
     rows, columns = size - places[:, 1:], places[:, :1] + 1
     image = np.zeros((size + 2, size + 2), dtype=np.uint8)
-    image[rows + np.repeat([-1, 0, 1], 3), columns + np.tile([-1, 0, 1], 3)] = patch_inks(leaf, len(points))
+    image[rows + np.repeat([-1, 0, 1], 3), columns + np.tile([-1, 0, 1], 3)] = patch_inks(len(points))
     return flip(image[1:-1, 1:-1], leaf)
 
 
@@ -98,7 +98,7 @@ def put_patches(points: np.ndarray, inks: np.ndarray, size: int, margin: int) ->
     scale = (size - 2 * margin - 1e-6) / (high - low)
     image = np.zeros((size + 2, size + 2), dtype=np.uint8)
     for number, point in enumerate(points):
-        patch = inks[number % len(inks)]
+        patch = inks[number]
         column = int((point[0] - low[0]) * scale[0]) + margin
         row = size - 1 - margin - int((point[1] - low[1]) * scale[1])
         for below in range(3):
@@ -109,7 +109,7 @@ def put_patches(points: np.ndarray, inks: np.ndarray, size: int, margin: int) ->
 
 def leaf_in_numba(points: np.ndarray, leaf: Leaf, size: int) -> np.ndarray:
     """What `leaf_in_numpy` draws."""
-    return flip(put_patches(points, patch_inks(leaf, len(points)), size, margin_of(size))[1:-1, 1:-1], leaf)
+    return flip(put_patches(points, patch_inks(len(points)), size, margin_of(size))[1:-1, 1:-1], leaf)
 
 
 def places_in_space(points: np.ndarray, cloud: Cloud, size: int) -> tuple[np.ndarray, np.ndarray]:

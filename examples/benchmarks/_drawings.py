@@ -72,7 +72,7 @@ def draw_subject(family: Family, category: int, parameters: Parameters, instance
     return Subject(family.draw_instance(parameters, instance, key), key)
 
 
-def fractal_subjects(family: MapFamily, images: int) -> list[Subject]:
+def fractal_subjects(family: MapFamily, images: int, points: int) -> list[Subject]:
     """An instance of each of the first categories, each another one.
 
     Left out are those whose varied maps drive points to infinity: the library weakens the variation then, the others
@@ -82,7 +82,7 @@ def fractal_subjects(family: MapFamily, images: int) -> list[Subject]:
     subjects = (
         draw_subject(family, number, category_parameters(family, 0, number), number % instances) for number in count()
     )
-    return list(islice(filter(partial(_stays_finite, points=family.points), subjects), images))
+    return list(islice(filter(partial(_stays_finite, points=points), subjects), images))
 
 
 def _stays_finite(subject: Subject, points: int) -> bool:
@@ -90,12 +90,12 @@ def _stays_finite(subject: Subject, points: int) -> bool:
     return play(vary(maps, variation), probabilities, points, orbit_key(subject.key)) is not None
 
 
-def fractal_case(name: str, size: int, images: int) -> Case:
-    """A fractal family with its own number of points."""
+def fractal_case(name: str, size: int, images: int, points: int | None = None) -> Case:
+    """A fractal family with so many points, or with its own number."""
     family = find_family(name)
     assert isinstance(family, MapFamily)
-    points, dimensions = family.points or 0, 2 if family.coefficients == 6 else 3
-    subjects = fractal_subjects(family, images)
+    points, dimensions = points or family.points, 2 if family.coefficients == 6 else 3
+    subjects = fractal_subjects(family, images, points)
     put_in_numpy, put_in_numba = (leaf_in_numpy, leaf_in_numba) if dimensions == 2 else (cloud_in_numpy, cloud_in_numba)
 
     def numba_points(subject: Subject) -> np.ndarray:
@@ -114,7 +114,7 @@ def fractal_case(name: str, size: int, images: int) -> Case:
             columns, rows = places_in_plane(found, size).T
         return (rows * size + columns).astype(np.uint32)
 
-    drawing = Drawing(size)
+    drawing = Drawing(size, points=points)
     ways: dict[str, Way] = {
         "library": lambda subject: family.render(subject.instance, drawing, subject.key),
         "NumPy": lambda subject: put_in_numpy(numpy_points(subject), subject.instance, size),
@@ -147,9 +147,10 @@ def contour_case(name: str, size: int, images: int, parameters: Parameters | Non
 
 def make_cases(images: int) -> Iterable[Case]:
     """The rows of the tables, each of so many images."""
-    yield fractal_case("fractaldb", 224, images)
-    yield fractal_case("fractaldb", 512, images)
-    yield fractal_case("ofdb2d", 224, images)
+    yield fractal_case("fractaldb", 224, images, 100_000)
+    yield fractal_case("fractaldb", 512, images, 100_000)
+    yield fractal_case("ofdb2d", 224, images, 100_000)
+    yield fractal_case("fractaldb", 362, images)
     yield fractal_case("exfractaldb", 224, images)
     yield fractal_case("ofdb3d", 224, images)
     yield contour_case("rcdb", 512, images)

@@ -72,7 +72,7 @@ class Network(nn.Module):
 def draw(name: str, split: str, instances: int) -> tuple[Tensor, Tensor]:
     """Images (N, 1, 32, 32) in [0, 1], light on dark, and labels (N,)."""
     entry = find_entry(name)
-    options = {"image_size": IMAGE_SIZE, "mode": "L", "as_tensor": True}
+    options = {"image_size": IMAGE_SIZE, "draw_size": IMAGE_SIZE, "mode": "L", "as_tensor": True}
     if find_family(entry.family).points is not None:
         options |= {"points": POINTS, "patches": False}
     dataset = load_fdsl(name, split, categories=CATEGORIES, instances=instances, **options)

@@ -125,9 +125,10 @@ def bound_row(case: Case, found: dict[str, np.ndarray]) -> list[str]:
 
 def measure_loading(rounds: int, images: int) -> list[list[str]]:
     """Images a second through a DataLoader and as a stream, each against the map-style dataset in this process."""
-    dataset = load_fdsl("fractaldb-1k", as_tensor=True)
+    options: dict[str, Any] = {"draw_size": 224, "points": 100_000, "as_tensor": True}
+    dataset = load_fdsl("fractaldb-1k", **options)
     part = Subset(dataset, range(0, len(dataset), len(dataset) // images))
-    stream = load_fdsl("fractaldb-1k", streaming=True, as_tensor=True).shuffle(seed=0)
+    stream = load_fdsl("fractaldb-1k", streaming=True, **options).shuffle(seed=0)
     shuffled = Subset(dataset, np.random.default_rng(0).permutation(len(dataset))[:images].tolist())
     names = {0: "DataLoader, no workers", 1: "DataLoader, 1 worker", 2: "DataLoader, 2 workers"}
     turns: dict[str, Callable[[], Any]] = {}
@@ -162,7 +163,8 @@ def first_examples(times: int) -> list[float]:
 
 def measure_batches(name: str, device: torch.device, sizes: Sequence[int], rounds: int) -> list[list[str]]:
     """Images of a family a second, drawn at once on a device, for batches of several sizes; one row for each."""
-    dataset = load_fdsl(f"{name}-1k", image_size=BATCH_SIZE_OF_IMAGES, as_tensor=True, device=device)
+    size = BATCH_SIZE_OF_IMAGES
+    dataset = load_fdsl(f"{name}-1k", image_size=size, draw_size=size, as_tensor=True, device=device)
     family, drawing = dataset.family, Drawing(BATCH_SIZE_OF_IMAGES)
     chosen = np.random.default_rng(0).permutation(len(dataset))[: max(sizes)].tolist()
     subjects = []

@@ -45,6 +45,16 @@ Split = Annotated[_Split, typer.Option(help="Validation has the same categories,
 ImageSize = Annotated[
     int, typer.Option(help="Height and width in pixels, as 224 or 224x224.", parser=pixels, metavar="SIZE")
 ]
+DrawSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Draw at this size, then make smaller; the image size draws at full contrast.  [default: the published "
+        "size]",
+        show_default=False,
+        parser=pixels,
+        metavar="SIZE",
+    ),
+]
 Color = Annotated[bool, typer.Option("--color", help="In colour instead of gray.")]
 Seed = Annotated[int, typer.Option(help="Another seed gives other categories and images.")]
 Folder = Annotated[
@@ -64,7 +74,7 @@ Points = Annotated[
         metavar="COUNT",
     ),
 ]
-Patches = Annotated[bool, typer.Option(help="FractalDB: a random 3×3 patch for each point, or a pixel.")]
+Patches = Annotated[bool, typer.Option(help="FractalDB, 2D-OFDB: a random 3×3 patch for each point, or a pixel.")]
 Categories = Annotated[
     int | None,
     typer.Option(
@@ -91,6 +101,7 @@ def preview(
     rows: Annotated[int, typer.Option(help="How many categories, at most.")] = 5,
     columns: Annotated[int, typer.Option(help="How many instances of each, at most.")] = 8,
     image_size: ImageSize = 112,
+    draw_size: DrawSize = None,
     color: Color = False,
     seed: Seed = 0,
     points: Points = None,
@@ -112,6 +123,7 @@ def preview(
             name,
             split.value,
             image_size=image_size,
+            draw_size=draw_size,
             color=color,
             mode="RGB" if color else "L",
             seed=seed,
@@ -136,6 +148,7 @@ def render(
     format: Annotated[_Format, typer.Option(help="How the images are stored.")] = _Format.imagefolder,  # noqa: A002
     split: Split = _Split.train,
     image_size: ImageSize = 224,
+    draw_size: DrawSize = None,
     color: Color = False,
     seed: Seed = 0,
     points: Points = None,
@@ -176,6 +189,7 @@ def render(
             name,
             split.value,
             image_size=image_size,
+            draw_size=draw_size,
             color=color,
             mode=mode.value,
             seed=seed,

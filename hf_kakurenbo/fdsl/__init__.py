@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from .catalog import list_fdsl, register_dataset, register_family
     from .loading.dataset import FDSLDataset
     from .loading.load import load_fdsl
+    from .loading.one_of_each import OneOfEachCategory
 
-__all__ = ["FDSLDataset", "list_fdsl", "load_fdsl", "register_dataset", "register_family"]
+__all__ = ["FDSLDataset", "OneOfEachCategory", "list_fdsl", "load_fdsl", "register_dataset", "register_family"]
 
 # Loaded on first use: registering the name with `datasets` shall import neither Numba nor torch.
 _HOMES = {
     "FDSLDataset": "loading.dataset",
+    "OneOfEachCategory": "loading.one_of_each",
     "list_fdsl": "catalog",
     "load_fdsl": "loading.load",
     "register_dataset": "catalog",

@@ -23,6 +23,7 @@ _FAMILIES = {
     "exfractaldb": ("families.exfractaldb", "ExFractalDB"),
     "rcdb": ("families.rcdb", "RCDB"),
     "visualatom": ("families.visualatom", "VisualAtom"),
+    "visualatom_best": ("families.visualatom", "VisualAtomBest"),
     "ofdb2d": ("families.ofdb", "OFDB2D"),
     "ofdb3d": ("families.ofdb", "OFDB3D"),
 }
@@ -70,6 +71,7 @@ def _entries() -> dict[str, Entry]:
         "exfractaldb": ("1k", "21k"),
         "rcdb": ("1k", "21k"),
         "visualatom": ("1k", "21k"),
+        "visualatom_best": ("1k", "21k"),
         "ofdb2d": ("1k", "21k"),
         "ofdb3d": ("1k", "21k"),
     }

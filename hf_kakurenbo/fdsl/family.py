@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import repeat
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -39,6 +40,14 @@ class Family(ABC):
     columns: ClassVar[tuple[str, ...]]
     points: ClassVar[int | None] = None
     """How many points an image has by default; None where there are no points."""
+
+    draw_size: ClassVar[int | None] = None
+    """Height and width, in pixels, at which the published images were drawn before they were made smaller. None where
+    images are drawn at the size that is asked for."""
+
+    published_keys: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
+    """Where the published program writes a parameter in each row, `key,value`: the column of a key, or None for what
+    this family draws anew for each instance or does not know."""
 
     categories_of: ClassVar[str | None] = None
     """The family whose categories these are, where they are not the family's own."""

@@ -1,4 +1,4 @@
-"""The parameters of categories as CSV files: written, and read back, also those that were published for FractalDB."""
+"""The parameters of categories as CSV files: written, and read back, also those that the published programs write."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def read_parameters(folder: str | os.PathLike[str], family: Family) -> list[Para
 
     The numbers need not follow on one another, and the files may lie in folders below, as in the FractalDB-1k that
     was published with "Pre-training without Natural Images" (Kataoka et al., ACCV 2020). Those files have rows of
-    a, b, c, d, e, f and probability, without a row of names; either way of writing is read.
+    a, b, c, d, e, f and probability, without a row of names; either way of writing is read. So are, with the family
+    rcdb, the files of RCDB's and SegRCDB's programs, which have a parameter in each row: `Vertex,57`.
 
     Args:
         folder: the folder.
@@ -83,7 +84,7 @@ def read_parameters(folder: str | os.PathLike[str], family: Family) -> list[Para
         ValueError: a file is damaged, or contradicts the family or another file; the message has file and row.
     """
     paths = _find_files(Path(folder))
-    tables = [_read_rows(path) for path in paths]
+    tables = [_from_keys(path, _read_rows(path), family) for path in paths]
     named = [_has_names(path, rows, family) for path, rows in zip(paths, tables, strict=True)]
     if len(set(named)) > 1:
         with_names, without = paths[named.index(True)], paths[named.index(False)]
@@ -166,6 +167,23 @@ def _read_rows(path: Path) -> list[list[str]]:
     if not rows:
         raise ValueError(f"{path} is empty; it must have a row for each map or shape. Write or copy it anew.")
     return rows
+
+
+def _from_keys(path: Path, rows: list[list[str]], family: Family) -> list[list[str]]:
+    """Rows of `key,value`, as some published programs write them, as the one row of the family's columns."""
+    keys = [row[0] for row in rows]
+    if not any(key in family.published_keys for key in keys):
+        return rows
+    strange = [key for key in keys if key not in family.published_keys]
+    missing = [key for key, column in family.published_keys.items() if column is not None and key not in keys]
+    if strange or missing or len(set(keys)) < len(keys) or any(len(row) != 2 for row in rows):
+        raise ValueError(
+            f"{path} is no published file of {family.name}, with one row `key,value` for each parameter: missing "
+            f"{', '.join(missing) or 'none'}, unknown {', '.join(strange) or 'none'}. Copy it anew, or read it with "
+            "the family that it was written for."
+        )
+    values = {family.published_keys[key]: value for key, value in rows}
+    return [[values[column] for column in family.columns]]
 
 
 def _has_names(path: Path, rows: Sequence[list[str]], family: Family) -> bool:

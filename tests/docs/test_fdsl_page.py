@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -42,8 +43,43 @@ def test_the_ordinary_call():
     assert (example["label"], example["sample_id"], example["image"].size) == (0, 0, (224, 224))
 
 
+def test_one_view_of_each_category():
+    sampled, names = run(BLOCKS[2])
+    assert (sampled, len(names["views"])) == (1000, 12_000)
+
+
+def test_crops_are_cut_from_what_is_drawn():
+    size, names = run(BLOCKS[3])
+    assert size == (224, 224)
+    assert names["train"].image_size == names["train"].draw_size
+
+
+def test_the_table_of_sizes():
+    table = PAGE.split("| family | drawn at | points |")[1].split("\n\n")[0]
+    rows = {}
+    for names, size, points in re.findall(r"^\| (.*?) \| (\d+) \| ([\d,]+|–) \|$", table, re.MULTILINE):
+        for name in names.split(", "):
+            rows[name] = (int(size), int(points.replace(",", "").replace("–", "0")))
+    titles = {"2D-OFDB": "ofdb2d", "3D-OFDB": "ofdb3d"}
+    assert len(rows) == 6
+    for name, found in rows.items():
+        family = find_family(titles.get(name, name.lower()))
+        assert found == (family.draw_size, family.points or 0)
+
+
+def test_the_published_figures_are_those_that_were_measured():
+    measured = json.loads((DOCS.parent / "tests" / "fdsl" / "fdsl_fidelity.json").read_text())
+    titles = {"VisualAtom, best practice": "visualatom_best"}
+    table = PAGE.split("| | ink: published |")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| (\w.*?) \| ([\d.]+) \| .*? \| .*? \| ([\d.]+) \|", table, re.MULTILINE)
+    assert {titles.get(title, title.lower()) for title, *_ in rows} == set(measured)
+    for title, ink, fine in rows:
+        figures = measured[titles.get(title, title.lower())]
+        assert (ink, fine) == (f"{figures['ink']['mean']:.1f}", f"{figures['fine_energy']['mean']:.3f}")
+
+
 def test_the_stream():
-    example, names = run(BLOCKS[2])
+    example, names = run(BLOCKS[4])
     assert example["sample_id"] // 1000 == example["label"]
     assert names["stream"].num_shards == 320
 
@@ -54,13 +90,13 @@ def test_the_published_parameters(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     write_parameters(tmp_path / "data" / "csv_rate0.2_category1000", family, published)
     monkeypatch.chdir(tmp_path)
-    dataset, _ = run(BLOCKS[3])
+    dataset, _ = run(BLOCKS[5])
     assert dataset.categories == 3
     assert dataset[1999]["label"] == 1
 
 
 def test_every_block_is_run():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 6
 
 
 def test_the_options_are_those_of_load_fdsl():

@@ -74,7 +74,7 @@ def test_an_image_does_not_depend_on_its_batch(name, device):
 @pytest.mark.parametrize("options", [{}, {"color": True}, {"split": "validation"}], ids=str)
 def test_fractals_are_of_the_same_distribution_in_batches(name, options, device, monkeypatch):
     monkeypatch.setattr(fractals, "_POINTS_AT_A_TIME", 50_000)  # several chunks
-    options = {"image_size": 64, "as_tensor": True, "points": 10_000, **options}
+    options = {"image_size": 64, "draw_size": 64, "as_tensor": True, "points": 10_000, **options}
     one_by_one, batched = load_fdsl(name, **options), load_fdsl(name, device=device, **options)
     ids = range(min(len(batched), 16))
     expected = torch.stack([one_by_one[index]["image"] for index in ids])

@@ -2,8 +2,10 @@
 
 import dataclasses
 import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import datasets
@@ -15,6 +17,7 @@ from fdsl_toy import CATEGORIES, INSTANCES, NAME, Toy, enter_into_catalog
 from hf_kakurenbo.fdsl import catalog, list_fdsl, load_fdsl
 from hf_kakurenbo.fdsl.loading import registration
 from hf_kakurenbo.fdsl.loading.builder import FDSL, FDSLConfig
+from hf_kakurenbo.fdsl.loading.information import estimate_bytes
 from hf_kakurenbo.fdsl.loading.streaming import FDSLStream
 from hf_kakurenbo.fdsl.parameters import write_parameters
 
@@ -78,14 +81,28 @@ def test_the_builder_itself():
 def test_sizes_before_and_after():
     builder = datasets.load_dataset_builder("fdsl", NAME, mode="L", **SMALL)
     splits = builder.info.splits
-    assert {name: (split.num_examples, split.num_bytes) for name, split in splits.items()} == {
-        "train": (COUNT, COUNT * 64),
-        "validation": (CATEGORIES, CATEGORIES * 64),
-    }
-    assert (builder.info.download_size, builder.info.dataset_size) == (0, (COUNT + CATEGORIES) * 64)
+    assert {name: split.num_examples for name, split in splits.items()} == {"train": COUNT, "validation": CATEGORIES}
+    assert (builder.info.download_size, builder.info.dataset_size) == (0, None), "not known before it is built"
+    estimated = estimate_bytes(builder._images["train"])
     builder.download_and_prepare()
-    assert builder.info.splits["train"].num_bytes == builder.as_dataset("train").info.splits["train"].num_bytes
-    assert builder.info.dataset_size > COUNT * 64  # files with headers
+    written = builder.info.splits["train"].num_bytes
+    assert written == builder.as_dataset("train").info.splits["train"].num_bytes
+    assert 0.7 * written < estimated < written  # the rows have a label and a sample id too
+    assert builder.info.dataset_size == sum(split.num_bytes for split in builder.info.splits.values())
+
+
+def test_a_disk_without_room_is_said_before_it_is_full(monkeypatch):
+    asked = []
+
+    def no_room(needed, directory):
+        asked.append(needed)
+        return False
+
+    monkeypatch.setattr(datasets.builder, "has_sufficient_disk_space", no_room)
+    builder = FDSL(config_name=NAME, **SMALL)
+    with pytest.raises(OSError, match="Not enough disk space"):
+        builder.download_and_prepare()
+    assert asked == [sum(map(estimate_bytes, builder._images.values()))]
 
 
 @pytest.mark.parametrize("num_proc", [2, 3])
@@ -109,12 +126,14 @@ def test_names():
 
 DIFFERENT = [
     {"image_size": 9},
+    {"draw_size": 9},
     {"color": True},
     {"mode": "L"},
     {"seed": 1},
     {"categories": 2},
     {"categories": slice(1, 3)},
     {"categories": range(0, 3, 2)},
+    {"categories": [2, 0]},
     {"instances": 2},
     {"instances": slice(2, 4)},
 ]
@@ -366,3 +385,23 @@ def test_what_is_used_of_datasets():
     assert not missing, f"not written for this release of datasets: {missing}"
     assert isinstance(load(streaming=True), FDSLStream)
     assert load(streaming=True)._ex_iterable.is_typed
+
+
+WITHOUT_IMPORT = """
+from datasets import load_dataset
+try:
+    load_dataset("fdsl", "rcdb-test", split="train", streaming=True)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_without_the_import_the_error_is_that_of_the_documentation(tmp_path):
+    """`datasets` has no entry point that would import the package for it; the name is looked for on the Hub."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_IMPORT], capture_output=True, text=True, env=environment)
+    assert done.stdout.startswith("ConnectionError Couldn't reach 'fdsl' on the Hub"), done.stderr
+    page = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    section = page.split('### `load_dataset("fdsl")` does not work')[1].split("\n## ")[0]
+    assert "`Couldn't reach 'fdsl' on the Hub`" in section
+    assert "`Dataset 'fdsl' doesn't exist on the Hub or cannot be accessed`" in " ".join(section.split())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from hf_kakurenbo.fdsl.families.rcdb import RCDB
-from hf_kakurenbo.fdsl.families.visualatom import VisualAtom
+from hf_kakurenbo.fdsl.families.visualatom import VisualAtom, VisualAtomBest
 from hf_kakurenbo.fdsl.kernels.contours import Contours, draw_polygon, perlin_noise, sine_and_cosine, turn
 from hf_kakurenbo.fdsl.kernels.drawing import Drawing
 from hf_kakurenbo.fdsl.kernels.random_numbers import random_bits
@@ -297,7 +297,7 @@ def test_images_are_those_of_the_version(family):
     for name, color in (("gray", False), ("colour", True)):
         images = [draw(family, category, 1, 224, color) for category in range(4)]
         found[name] = sha256(b"".join(image.tobytes() for image in images)).hexdigest()
-    assert (family.version, found) == (1, GOLDEN[family.name])
+    assert (family.version, found) == (2, GOLDEN[family.name])
 
 
 # Parameters
@@ -403,3 +403,26 @@ frequencies = st.integers(0, 10**6)
 def test_any_parameters_that_are_accepted_can_be_drawn(size, contours):
     image = VisualAtom().render(contours, Drawing(size), np.uint64(7))
     assert image.shape == (size, size)
+
+
+# The two sets of values of VisualAtom's program
+
+
+@pytest.mark.parametrize(
+    ("family", "radius", "noise", "width"),
+    [(VisualAtom(), (0, 50), (2, 6), 0.01), (VisualAtomBest(), (10, 60), (0, 4), 0.1)],
+    ids=["defaults", "best practice"],
+)
+def test_the_parameters_of_visualatom_are_drawn_as_published(family, radius, noise, width):
+    drawn = [family.draw_parameters(family.parameter_key(0, category, 0))[0] for category in range(4000)]
+    columns = dict(zip(family.columns, np.array(drawn).T, strict=True))
+    assert (columns["radius"].min(), columns["radius"].max()) == radius
+    assert set(np.unique(columns["radius"])) == set(range(radius[0], radius[1] + 1))
+    for name, (low, high) in {"noise_coefficient": noise, "line_width": (0, width)}.items():
+        values = (columns[name] - low) / (high - low)
+        assert 0 <= values.min() < 0.005
+        assert 0.995 < values.max() < 1
+        # 4000 uniform numbers: the standard error of their mean is 0.0046.
+        assert abs(values.mean() - 0.5) < 0.016
+    assert (columns["vertices"].min(), columns["vertices"].max()) == (200, 1000)
+    assert (columns["lines"].min(), columns["lines"].max()) == (1, 200)

@@ -65,8 +65,8 @@ def test_indices():
     for index in (COUNT, -COUNT - 1, np.uint64(10**12)):
         with pytest.raises(IndexError, match=f"Index {index} is out of range: toy-test train has 21 images"):
             images[index]
-    for index in (1.0, "1", slice(3), None):
-        with pytest.raises(TypeError, match=r"must be an integer.*use\s+categories=, instances= or torch.utils"):
+    for index in (1.0, "1", None):
+        with pytest.raises(TypeError, match=r"must be an integer, got .*; a slice or a list of integers gives several"):
             images[index]
     assert len(list(images)) == COUNT
 
@@ -135,7 +135,7 @@ def test_slices():
         (1, 4),
         (1, 5),
     ]
-    assert part.features["label"].names == ["00001", "00002"]
+    assert part.features["label"].names == ["toy-00001", "toy-00002"]
     assert as_bytes(load(categories=2, instances=3)) == as_bytes(load(categories=slice(2), instances=np.int64(3)))
     assert load(categories=slice(-1, None)).category_numbers == range(2, 3)
     assert load(instances=20).instances == load(instances=slice(0, 20)).instances == 20  # there are always more
@@ -166,7 +166,7 @@ def test_the_largest_slices_take_no_time():
         (range(2**32, 2**32 + 1), ValueError, r"reaches outside 0\.\.\d+"),
         (True, TypeError, "must be None .*, got True of type bool"),
         (2.0, TypeError, "must be None .*, got 2.0 of type float"),
-        ([1, 2], TypeError, r"a slice or a range, got \[1, 2\] of type list"),
+        ({1, 2}, TypeError, r"a range or a list of integers, got \{1, 2\} of type set"),
     ],
 )
 def test_slices_that_there_are_not(what, wanted, error, message):
@@ -227,8 +227,8 @@ def test_it_says_what_it_is():
 
 def test_features():
     features = load().features
-    assert features["label"].names == ["00000", "00001", "00002"]
-    assert features["label"].int2str(2) == "00002"
+    assert features["label"].names == ["toy-00000", "toy-00001", "toy-00002"]
+    assert features["label"].int2str(2) == "toy-00002"
     encoded = features.encode_example(load()[20])
     assert features.decode_example(encoded)["label"] == 2
 

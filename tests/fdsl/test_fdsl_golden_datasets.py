@@ -17,10 +17,11 @@ from hf_kakurenbo.fdsl import load_fdsl
 from hf_kakurenbo.fdsl.loading.builder import FDSL, FDSLConfig
 
 GOLDEN = json.loads(Path(__file__).with_name("fdsl_golden_datasets.json").read_text())
-FAMILIES = ["exfractaldb", "fractaldb", "ofdb2d", "ofdb3d", "rcdb", "visualatom"]
+FAMILIES = ["exfractaldb", "fractaldb", "ofdb2d", "ofdb3d", "rcdb", "visualatom", "visualatom_best"]
 LOADED = {
     "train": {},
     "train, L, 40 px": {"mode": "L", "image_size": 40},
+    "train, drawn at 40 px": {"image_size": 40, "draw_size": 40},
     "train, color, 40 px": {"color": True, "image_size": 40},
     "validation, 40 px": {"split": "validation", "image_size": 40},
     "train, of seed 1, 40 px": {"seed": 1, "image_size": 40},
@@ -94,6 +95,7 @@ def test_the_defaults_are_those_of_the_version():
     """Images that were shown without an option are expected again without one."""
     expected = {
         "image_size": 224,
+        "draw_size": None,
         "color": False,
         "mode": "RGB",
         "seed": 0,

@@ -166,3 +166,51 @@ def test_a_writing_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"toy have shape \(rows, 3\), got \(2, 4\) for 00001\.csv"):
         write_parameters(tmp_path / "new", Toy(), categories())
     assert not list(tmp_path.iterdir())
+
+
+# Files with a parameter in each row, as the programs of RCDB and SegRCDB write them; Python's csv ends rows with \r\n.
+RCDB_FILE = (
+    "Vertex,57\r\nPerlin_noise,2.5018339\r\nline_width,0.0441\r\nCenter_rad,31\r\nLine_num,120\r\n"
+    "Oval_rate_x,1.25\r\nOval_rate_y,1.5\r\nstart_pos_h,300.5\r\nstart_pos_w,128.0\r\n"
+)
+SEGRCDB_FILE = (
+    "Category_num,1\r\nVertex,310\r\nPerlin_noise,0.125\r\nline_width,0.003\r\nCenter_rad,20\r\nLine_num,49\r\n"
+    "Oval_rate_x,1.25\r\nOval_rate_y,1.5\r\nColor_Gray,1\r\n"
+)
+
+
+def test_the_published_files_of_rcdb_and_segrcdb_are_read(tmp_path):
+    (tmp_path / "00000.csv").write_text(RCDB_FILE, newline="")
+    (tmp_path / "00001.csv").write_text(SEGRCDB_FILE, newline="")
+    found = read_parameters(tmp_path, catalog.find_family("rcdb"))
+    # vertices, lines, noise_coefficient, line_width
+    assert [table.tolist() for table in found] == [[[57, 120, 2.5018339, 0.0441]], [[310, 49, 0.125, 0.003]]]
+    images = load_fdsl("rcdb-test", parameters=tmp_path, image_size=32, as_tensor=True)
+    assert images.categories == 2
+    drawn = images.family.draw_instance(found[0], 0, np.uint64(1))
+    assert (drawn.vertices, drawn.lines) == (57, 120)
+    assert (drawn.noise_gain, drawn.outward) == (2 * 2.5018339, 2.5018339 + 0.0441)
+    assert not np.array_equal(images[0]["image"], images[images.instances]["image"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (RCDB_FILE.replace("Line_num,120\r\n", ""), "missing Line_num, unknown none. Copy it anew, or read it with"),
+        (RCDB_FILE + "nami1,3\r\n", "missing none, unknown nami1"),
+        (RCDB_FILE + "Vertex,3\r\n", r"00000\.csv is no published file of rcdb"),
+        (RCDB_FILE + "Vertex\r\n", r"00000\.csv is no published file of rcdb"),
+        (RCDB_FILE.replace("57", "many"), "row 1, column vertices: 'many' is not a number"),
+        (RCDB_FILE.replace("57", "2"), r"vertices of rcdb must be in \[3, 100000\], got 2"),
+    ],
+)
+def test_a_published_file_that_is_damaged(tmp_path, content, message):
+    (tmp_path / "00000.csv").write_text(content, newline="")
+    with pytest.raises(ValueError, match=message):
+        read_parameters(tmp_path, catalog.find_family("rcdb"))
+
+
+def test_a_published_file_of_another_family(tmp_path):
+    (tmp_path / "00000.csv").write_text(RCDB_FILE, newline="")
+    with pytest.raises(ValueError, match=r"00000\.csv, row 1 has 2 columns; visualatom has 9"):
+        read_parameters(tmp_path, catalog.find_family("visualatom"))

@@ -422,6 +422,7 @@ def test_the_note(tmp_path):
         "instances": [0, INSTANCES, 1],
         "parameters": None,
         "image_size": 8,
+        "draw_size": 8,
         "color": False,
         "mode": "RGB",
         "points": None,

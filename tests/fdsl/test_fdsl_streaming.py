@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from fdsl_toy import CATEGORIES, NAME, enter_into_catalog
 from hf_kakurenbo.fdsl import FDSLDataset, list_fdsl, load_fdsl
+from hf_kakurenbo.fdsl.catalog import find_entry, find_family
 from hf_kakurenbo.fdsl.loading.streaming import FDSLStream
 
 INSTANCES = 16
@@ -214,9 +215,8 @@ def test_ranks_share_the_work(world_size, make, epoch, drawn):
     ],
 )
 def test_workers_share_the_work(name, method, workers):
-    options = (
-        {"image_size": 32} if name in ("rcdb-test", "visualatom-test", NAME) else {"image_size": 32, "points": 2000}
-    )
+    has_points = find_family(find_entry(name).family).points is not None
+    options = {"image_size": 32, "points": 2000} if has_points else {"image_size": 32}
     images = load_fdsl(name, streaming=True, instances=INSTANCES, **options).shuffle(7)
     loader = DataLoader(images, batch_size=5, num_workers=workers, multiprocessing_context=method, collate_fn=keep)
     seen = [example for batch in loader for example in batch]

@@ -28,8 +28,11 @@ def draw(name, category, instance, one_pattern=False):
     family = find_family(name)
     key = family.instance_key(0, category, instance)
     drawn = family.draw_instance(category_parameters(family, 0, category), instance, key)
-    drawn = drawn._replace(pattern=1 + int(key) % 511) if one_pattern else drawn
-    return family.render(drawn, Drawing(SIZE), key)
+    if not one_pattern:
+        return family.render(drawn, Drawing(SIZE), key)
+    lit = np.pad(family.render(drawn, Drawing(SIZE, patches=False), key) > 0, 1)
+    chosen = [place for place in range(9) if (1 + int(key) % 511) >> place & 1]
+    return np.any([lit[p // 3 : p // 3 + SIZE, p % 3 : p % 3 + SIZE] for p in chosen], axis=0).astype(np.uint8)
 
 
 def test_a_half_is_not_found_by_texture_where_a_category_has_one_image():
@@ -41,7 +44,7 @@ def test_a_half_is_not_found_by_texture_where_a_category_has_one_image():
 def test_one_pattern_in_all_of_an_image_would_be_found():
     images = [draw("ofdb2d", category, 0, one_pattern=True) for category in range(IMAGES)]
     halves = [image[:, : SIZE // 2] for image in images], [image[:, SIZE // 2 :] for image in images]
-    assert found(*halves) > 0.5
+    assert found(*halves) > 0.25
 
 
 @pytest.mark.parametrize("name", ["fractaldb", "exfractaldb", "rcdb", "visualatom"])

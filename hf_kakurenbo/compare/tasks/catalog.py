@@ -62,10 +62,12 @@ def _continued(task: Task, epochs: int) -> Task:
 
 
 _VIT_IMAGE_SIZE = 24
-_FRACTAL_RENDERING: Mapping[str, Any] = {"image_size": 28, "points": 600, "patches": False}
+# Drawn at the size of the images: at the published one, made smaller, so few points would be a faint haze.
+_FRACTAL_RENDERING: Mapping[str, Any] = {"image_size": 28, "draw_size": 28, "points": 600, "patches": False}
 _FRACTALS = partial(images_from_formulas, "fractaldb-1k", 30, 120, 400, **_FRACTAL_RENDERING)
 _MANY_FRACTALS = partial(images_from_formulas, "fractaldb-1k", 120, 30, 100, **_FRACTAL_RENDERING)
-_VISUAL_ATOMS = partial(images_from_formulas, "visualatom-1k", 10, 200, 1000, image_size=_VIT_IMAGE_SIZE)
+_ATOM_RENDERING: Mapping[str, Any] = {"image_size": _VIT_IMAGE_SIZE, "draw_size": _VIT_IMAGE_SIZE}
+_VISUAL_ATOMS = partial(images_from_formulas, "visualatom-1k", 10, 200, 1000, **_ATOM_RENDERING)
 _SNIPPETS = partial(source_snippets, 150, 240)
 
 _RESNET = partial(small_resnet, 30)

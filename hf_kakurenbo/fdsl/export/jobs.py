@@ -13,6 +13,7 @@ import numpy as np
 from ...utils.files import remove_leftovers, require_new_or_empty, written_beside
 from ..family import Parameters
 from ..loading.dataset import FDSLDataset
+from ..loading.selection import Numbers
 
 WORKPLACE = ".render"
 """The folder, inside the one that is rendered into, for the notes and for files that are being written."""
@@ -49,6 +50,7 @@ def describe_job(dataset: FDSLDataset, storage: str, images_per_file: int) -> di
         "instances": _bounds(dataset.instance_numbers),
         "parameters": _digest(dataset.parameters),
         "image_size": dataset.image_size,
+        "draw_size": dataset.draw_size,
         "color": dataset.color,
         "mode": dataset.mode,
         "points": dataset.points,
@@ -57,8 +59,8 @@ def describe_job(dataset: FDSLDataset, storage: str, images_per_file: int) -> di
     }
 
 
-def _bounds(numbers: range) -> list[int]:
-    return [numbers.start, numbers.stop, numbers.step]
+def _bounds(numbers: Numbers) -> list[int] | dict[str, list[int]]:
+    return [numbers.start, numbers.stop, numbers.step] if isinstance(numbers, range) else {"numbers": list(numbers)}
 
 
 def _digest(parameters: Sequence[Parameters] | None) -> str | None:

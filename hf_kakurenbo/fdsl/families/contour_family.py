@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..family import Family, Parameters
-from ..kernels.contours import Contours, draw_contours
+from ..kernels.contours import REFERENCE_SIZE, Contours, draw_contours
 from ..kernels.drawing import Drawing, Image
 
 if TYPE_CHECKING:
@@ -19,9 +19,10 @@ class ContourFamily(Family):
     """A family of contours: a subclass has the distribution of the parameters and of the instances.
 
     Parameters are one row; `limits` has the lowest and highest value of each column, `whole` the columns that are
-    whole numbers.
+    whole numbers. Images are drawn at 512 × 512, as the published ones.
     """
 
+    draw_size = REFERENCE_SIZE
     background: ClassVar[int]
     """The gray, in 0..255, on which lines are drawn."""
     limits: ClassVar[Mapping[str, tuple[float, float]]]

@@ -38,13 +38,15 @@ class ExFractalDB(MapFamily):
 
     The points are scaled as in the search, their mean is at the origin, and a camera at a distance of 4 with an angle
     of view of 45 degrees looks at it, y being up. They are single pixels: the published set has no patches and no
-    colours. In colour point n has hue n / 128 of the circle, as in FractalDB, and hides those before it.
+    colours. In colour point n has hue n / 128 of the circle, as in FractalDB, and hides those before it. An image has
+    10,000 points and is drawn at 224 × 224, as the published set.
     """
 
     name = "exfractaldb"
-    version = 1
+    version = 2
     columns = (*"abcdefghijkl", "probability")
     points = 10_000
+    draw_size = 224
     # The published grid (weights_ins145.csv), in another order, so that few instances are already diverse.
     factors = (0.4, 1.6, 0.7, 1.3, 0.5, 1.5, 0.8, 1.2, 0.6, 1.4, 0.9, 1.1)
 

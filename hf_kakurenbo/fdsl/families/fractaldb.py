@@ -1,11 +1,11 @@
 """FractalDB: attractors of iterated function systems in the plane.
 
 Kataoka et al., "Pre-training without Natural Images", ACCV 2020, IJCV 2022. What the paper leaves open is as in the
-program that its authors published (`ifs_search.py`, `make_fractaldb.py` and `ifs_function.py` of
-https://github.com/hirokatsukataoka16/FractalDB-Pretrained-ResNet-PyTorch), with these differences: a patch has one
-pattern in all of an image, as in the paper, where the program draws one for each point; its middle is the point, where
-the program has its upper left beside it; and a variation that drives points to infinity is weakened, see
-`iterated_functions.play_varied`.
+program that its authors published (`ifs_search.py`, `make_fractaldb.py`, `ifs_function.py` and `exe.sh` of
+https://github.com/hirokatsukataoka16/FractalDB-Pretrained-ResNet-PyTorch). As there, each point is a patch with a
+random pattern of its own; the paper reads as if an image had one pattern. There are two differences: the middle of a
+patch is the point, where the program has its upper left beside it; and a variation that drives points to infinity is
+weakened, see `iterated_functions.play_varied`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from ..family import Parameters
 from ..kernels.drawing import Drawing, Image
 from ..kernels.iterated_functions import play
 from ..kernels.plane import Leaf, count_pixels, draw_leaf
-from ..kernels.points import PATTERNS
 from ..kernels.random_numbers import whole_number
 from .map_family import PLANNED, MapFamily, orbit_key, own_uniforms, split
 
@@ -41,19 +40,21 @@ class FractalDB(MapFamily):
 
     A category: N ~ U{2..7} maps with coefficients a..f ~ U(−1, 1) and a probability proportional to |a·d − b·c|, kept
     if 100,000 points light at least 0.2 of an image of 512 × 512 with a margin of 6. An instance: one of the
-    coefficients of all maps × {0.2, 0.6, 1.4, 1.8}, or none; a flip; a random 3×3 pattern, drawn around each point.
-    The first 1000 instances are the 25 variants × 4 flips × 10 patches of the published set, so ordered that the first
+    coefficients of all maps × {0.2, 0.6, 1.4, 1.8}, or none; a flip; the points and, around each, a random 3×3 patch.
+    The first 1000 instances are the 25 variants × 4 flips × 10 drawings of the published set, so ordered that the first
     25 are the variants and the first 100 those with each flip; in further ones the factor is U(0.2, 1.8).
     In colour point n has hue n / 128 of the circle at a saturation and value of 0.75, which is what the published
     program does: a colour for each point.
 
-    An image has 100,000 points and the margin grows with it. The published set has 200,000 points at 362 × 362.
+    An image has 200,000 points and is drawn at 362 × 362 with a margin of 6, as the published set; the margin grows
+    with the size.
     """
 
     name = "fractaldb"
-    version = 1
+    version = 2
     columns = ("a", "b", "c", "d", "e", "f", "probability")
-    points = 100_000
+    points = 200_000
+    draw_size = 362
     # The published grid (weights_0.4.csv), in another order, so that few instances are already diverse.
     factors = (0.6, 1.4, 0.2, 1.8)
 
@@ -77,14 +78,13 @@ class FractalDB(MapFamily):
 
     def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Leaf:
         """Instance 0 is the category itself; those of the grid and the further ones are described with the class."""
-        flip, pattern = own_uniforms(key, 2)
+        (flip,) = own_uniforms(key, 1)
         flips = instance % _FLIPS if instance < PLANNED else whole_number(flip, 0, _FLIPS - 1)
         return Leaf(
             *split(parameters),
             self.draw_variation(instance, key),
             bool(flips & 1),
             bool(flips & 2),
-            whole_number(pattern, 1, PATTERNS - 1),
         )
 
     def render(self, instance: Leaf, drawing: Drawing, key: np.uint64) -> Image:

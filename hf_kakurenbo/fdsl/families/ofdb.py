@@ -23,18 +23,17 @@ _PUBLISHED = Variation(0, 0.2)
 class OFDB2D(FractalDB):
     """The categories of FractalDB; instance 0 has coefficient a of all maps multiplied by 0.2, and no flip.
 
-    That is the first row of the published program's table of weights, which is all that it draws. As there, each point
-    is a 3×3 patch with a random pattern of its own: one pattern in all of an image would tell its category by texture
-    alone. Further instances, which those of validation are, vary as FractalDB's.
+    That is the first row of the published program's table of weights, which is all that it draws. Further instances,
+    which those of validation are, vary as FractalDB's.
     """
 
     name = "ofdb2d"
-    version = 2
+    version = 3
     categories_of = "fractaldb"
 
     def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Leaf:
         """Instance 0 is the published one; further ones vary."""
-        leaf = super().draw_instance(parameters, instance, key)._replace(pattern=None)
+        leaf = super().draw_instance(parameters, instance, key)
         return leaf if instance else leaf._replace(variation=_PUBLISHED)
 
 
@@ -42,11 +41,13 @@ class OFDB3D(ExFractalDB):
     """The categories of ExFractalDB; instances 0..11 are the category itself, seen from all around.
 
     View i is at i / 12 turns about the y axis and on the level of the centre. The published program has the same
-    views but for a jitter of up to π degrees. Further instances, which those of validation are, vary as ExFractalDB's.
+    views but for a jitter of up to π degrees. It trains on one random view of each category in an epoch, as
+    `hf_kakurenbo.fdsl.OneOfEachCategory` draws them; without it an epoch has all twelve. Further instances, which those
+    of validation are, vary as ExFractalDB's.
     """
 
     name = "ofdb3d"
-    version = 1
+    version = 2
     categories_of = "exfractaldb"
 
     def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Cloud:

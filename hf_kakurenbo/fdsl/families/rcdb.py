@@ -8,6 +8,7 @@ https://github.com/masora1030/CVPR2022-Pretrained-ViT-PyTorch).
 from __future__ import annotations
 
 from functools import cache
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +43,20 @@ class RCDB(ContourFamily):
     """
 
     name = "rcdb"
-    version = 1
+    version = 2
     columns = ("vertices", "lines", "noise_coefficient", "line_width")
+    # Of `make_rcdb.py`, and of `SegRCDB_params.py` (Shinoda et al., "SegRCDB: Semantic Segmentation via Formula-Driven
+    # Supervised Learning", ICCV 2023, https://github.com/dahlian00/SegRCDB), whose contours are RCDB's.
+    published_keys = MappingProxyType(
+        {
+            "Vertex": "vertices",
+            "Line_num": "lines",
+            "Perlin_noise": "noise_coefficient",
+            "line_width": "line_width",
+            **dict.fromkeys(("Center_rad", "Oval_rate_x", "Oval_rate_y", "start_pos_h", "start_pos_w")),
+            **dict.fromkeys(("Category_num", "Color_Gray")),
+        }
+    )
     background = 255
     whole = frozenset({"vertices", "lines"})
     limits = {  # noqa: RUF012

@@ -12,9 +12,9 @@ from math import factorial
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from .compiling import compiled
 from .drawing import Drawing, Image
 from .random_numbers import random_bits
 
@@ -35,7 +35,7 @@ _SINE = tuple((-1) ** k / factorial(2 * k + 1) for k in range(8))
 _COSINE = tuple((-1) ** k / factorial(2 * k) for k in range(9))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sine_and_cosine(numerator: int, denominator: int) -> tuple[float, float]:
     """The sine and the cosine of numerator / denominator turns, within 3e-16, the same bits on every machine.
 
@@ -63,7 +63,7 @@ def sine_and_cosine(numerator: int, denominator: int) -> tuple[float, float]:
     return (-sine if octant >= 4 else sine), (-cosine if 2 <= octant < 6 else cosine)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def turn(count: int, frequency: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The sines and cosines of frequency · k / count turns for k in 0..count − 1: two arrays (count,) float64."""
     sines, cosines = np.empty(count), np.empty(count)
@@ -91,7 +91,7 @@ _CELLS_U64, _PERIOD_MASK = np.uint64(NOISE_CELLS), np.uint64(255)
 _TWO_TO_MINUS_32 = 2.0**-32
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def perlin_noise(bits: np.uint64) -> float:
     """Perlin's noise in one dimension at a position drawn from 0..10,000 by 32 random bits; in about ±1.6.
 
@@ -107,7 +107,7 @@ def perlin_noise(bits: np.uint64) -> float:
     return (left + fade * (right - left)) * NOISE_HEIGHT
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _draw_clipped(
     flat: NDArray[np.generic], size: int, x: int, y: int, width: int, height: int, slope: int, ink: int
 ) -> None:
@@ -124,7 +124,7 @@ def _draw_clipped(
             flat[np.uint64((major + major_step * step) * major_place + across * minor_place)] = ink
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def draw_polygon(flat: NDArray[np.generic], size: int, x: NDArray[np.int64], y: NDArray[np.int64], ink: int) -> None:
     """Draw the outline of a polygon, one pixel wide: the pixels of `PIL.ImageDraw.line` from corner to corner, exactly.
 
@@ -164,19 +164,19 @@ def draw_polygon(flat: NDArray[np.generic], size: int, x: NDArray[np.int64], y: 
 
 # Each a loop of its own over the vertices: these the compiler turns into vector instructions, one loop for all it
 # does not.
-@njit(cache=True, nogil=True)
+@compiled
 def _fill_bits(bits: NDArray[np.uint64], key: np.uint64, start: int) -> None:
     for k in range(len(bits)):
         bits[k] = random_bits(key, start + k)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill_noise(noise: NDArray[np.float64], bits: NDArray[np.uint64], shift: np.uint64) -> None:
     for k in range(len(noise)):
         noise[k] = perlin_noise((bits[k] >> shift) & _LOW_32)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _move(
     positions: NDArray[np.float64],
     directions: NDArray[np.float64],
@@ -188,14 +188,14 @@ def _move(
         positions[k] += directions[k] * (outward[k] - noise_gain * noise[k])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _to_pixels(pixels: NDArray[np.int64], positions: NDArray[np.float64], scale: float) -> None:
     for k in range(len(pixels)):
         # Truncated towards 0, as PIL does.
         pixels[k] = np.int64(min(max(positions[k] * scale, -FARTHEST), FARTHEST))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _draw_contours(
     flat: NDArray[np.generic],
     size: int,
@@ -257,7 +257,7 @@ def outward_moves(instance: Contours) -> NDArray[np.float64]:
     return outward
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def line_shades(lines: int, key: np.uint64) -> NDArray[np.uint8]:
     """The ink of each line, four channels at random of which gray uses the first and colour three: (lines, 4)."""
     shades = np.empty((lines, 4), dtype=np.uint8)

@@ -26,7 +26,7 @@ from .iterated_functions import (
     vary,
 )
 from .plane import GRAY, SHRINK, Leaf, margin_of, pattern_key
-from .points import HUES, PALETTE, mirrored, pattern_bits
+from .points import HUES, PALETTE, pattern_bits
 from .random_tensors import keys_tensor, random_bits_tensor
 from .space import DISTANCE, FOCAL_LENGTH, NEAREST, WHITE, Cloud, camera_axes
 
@@ -144,26 +144,7 @@ def last_points(places: Tensor, visible: Tensor, image_size: int) -> Tensor:
     return canvas.view(images, width, width)
 
 
-def see(canvas: Tensor, patterns: Sequence[int] | None) -> Tensor:
-    """What is seen of patches, or of points: for each pixel the number of its point or 0; int32, (images, size, size).
-
-    Args:
-        canvas: what `last_points` returned.
-        patterns: of the patches of each image, see `points.PATTERNS`; None for single pixels.
-    """
-    size = canvas.shape[1] - 2
-    if patterns is None:
-        return canvas[:, 1:-1, 1:-1]
-    windows = [canvas[:, row : row + size, column : column + size] for row in range(3) for column in range(3)]
-    last, last_lit = torch.zeros_like(windows[0]), torch.zeros_like(windows[0])
-    bits = torch.tensor(patterns, device=canvas.device).view(-1, 1, 1)
-    for place, numbers in enumerate(windows):
-        last = torch.maximum(last, numbers)
-        last_lit = torch.maximum(last_lit, torch.where((bits >> place & 1).bool(), numbers, 0))
-    return torch.where(last == last_lit, last, 0)
-
-
-def see_own_patterns(canvas: Tensor, keys: Tensor, bits: Tensor) -> Tensor:
+def see_patches(canvas: Tensor, keys: Tensor, bits: Tensor) -> Tensor:
     """What is seen of patches with a pattern of each point's own: as `points.cover_with_patches`, without the margin.
 
     Args:
@@ -183,7 +164,7 @@ def develop_batch(seen: Tensor, finite: Tensor, color: bool, gray: int) -> Tenso
     """The images, black without points: uint8, (images, 1 or 3, size, size).
 
     Args:
-        seen: what `see` returned.
+        seen: for each pixel the number of the point that is seen there, or 0; int32, (images, size, size).
         finite: of which images the points count.
         color: in colour point n has hue n / 128 of the circle.
         gray: how bright points are when gray.
@@ -223,15 +204,11 @@ def _draw_leaves(
     places = torch.where(backwards, size - 1 - places, places)
     visible = ((places >= 0) & (places < size)).all(2)
     canvas = last_points(places, visible, size)
-    patterns = [leaf.pattern for leaf in instances]
-    if not drawing.patches:
-        seen = see(canvas, None)
-    elif None in patterns:
+    if drawing.patches:
         bits = torch.tensor([pattern_bits(leaf.flip_columns, leaf.flip_rows) for leaf in instances], device=device)
-        seen = see_own_patterns(canvas, keys_tensor([int(pattern_key(key)) for key in keys], device), bits)
+        seen = see_patches(canvas, keys_tensor([int(pattern_key(key)) for key in keys], device), bits)
     else:
-        flipped = [mirrored(leaf.pattern or 0, leaf.flip_columns, leaf.flip_rows) for leaf in instances]
-        seen = see(canvas, flipped)
+        seen = canvas[:, 1:-1, 1:-1]
     return develop_batch(seen, orbits.finite, drawing.color, GRAY)
 
 
@@ -257,7 +234,7 @@ def _draw_clouds(
     # Before they are cut to integers, which would bring what is just outside into the first pixel.
     visible = (column >= 0) & (column < 2 * half) & (row >= 0) & (row < 2 * half) & (depth >= NEAREST)
     places = torch.stack([column, row], dim=2).nan_to_num(-1.0).clamp(-1, 2 * half).long()
-    seen = see(last_points(places, visible, drawing.image_size), None)
+    seen = last_points(places, visible, drawing.image_size)[:, 1:-1, 1:-1]
     return develop_batch(seen, orbits.finite, drawing.color, WHITE)
 
 

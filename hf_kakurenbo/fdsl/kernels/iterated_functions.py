@@ -11,9 +11,9 @@ import threading
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from .compiling import compiled
 from .random_numbers import random_bits
 
 TABLE_BITS = 12
@@ -53,7 +53,7 @@ class Orbit(NamedTuple):
     """The highest, (D,)."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def choice_table(probabilities: NDArray[np.float64]) -> NDArray[np.uint8]:
     """The map that each number of `TABLE_BITS` bits stands for: uint8, (2**TABLE_BITS,).
 
@@ -74,18 +74,18 @@ def choice_table(probabilities: NDArray[np.float64]) -> NDArray[np.uint8]:
     return table
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _x_2d(m: NDArray[np.float64], j: np.uint8, x: float, y: float) -> float:
     return m[j, 0] * x + (m[j, 1] * y + m[j, 4])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _y_2d(m: NDArray[np.float64], j: np.uint8, x: float, y: float) -> float:
     return m[j, 2] * x + (m[j, 3] * y + m[j, 5])
 
 
 # Spelled out lane by lane: the compiler keeps the coordinates in registers, of an array it does not.
-@njit(cache=True, nogil=True)
+@compiled
 def _move_2d(
     m: NDArray[np.float64],
     table: NDArray[np.uint8],
@@ -112,22 +112,22 @@ def _move_2d(
         moves[k, 8], moves[k, 9] = x4, y4
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _x_3d(m: NDArray[np.float64], j: np.uint8, x: float, y: float, z: float) -> float:
     return (m[j, 0] * x + m[j, 1] * y) + (m[j, 2] * z + m[j, 9])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _y_3d(m: NDArray[np.float64], j: np.uint8, x: float, y: float, z: float) -> float:
     return (m[j, 3] * x + m[j, 4] * y) + (m[j, 5] * z + m[j, 10])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _z_3d(m: NDArray[np.float64], j: np.uint8, x: float, y: float, z: float) -> float:
     return (m[j, 6] * x + m[j, 7] * y) + (m[j, 8] * z + m[j, 11])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _move_3d(
     m: NDArray[np.float64],
     table: NDArray[np.uint8],
@@ -155,7 +155,7 @@ def _move_3d(
         moves[k, 12], moves[k, 13], moves[k, 14] = x4, y4, z4
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _move(
     m: NDArray[np.float64],
     table: NDArray[np.uint8],
@@ -171,7 +171,7 @@ def _move(
     places[:] = moves[-1]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _play(m: NDArray[np.float64], table: NDArray[np.uint8], key: np.uint64, moves: NDArray[np.float64]) -> bool:
     places = np.zeros(moves.shape[1])
     _move(m, table, key, 0, places, moves[:MOVES_BEFORE])
@@ -184,14 +184,14 @@ def _play(m: NDArray[np.float64], table: NDArray[np.uint8], key: np.uint64, move
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fold(low: NDArray[np.float64], high: NDArray[np.float64], numbers: NDArray[np.float64]) -> None:
     for k in range(len(numbers)):
         low[k] = numbers[k] if numbers[k] < low[k] else low[k]
         high[k] = numbers[k] if numbers[k] > high[k] else high[k]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spans(numbers: NDArray[np.float64], dimensions: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     # There may be fewer points than are compared side by side.
     low = np.empty(_FOLD)

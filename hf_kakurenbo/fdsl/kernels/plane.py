@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from .compiling import compiled
 from .drawing import Drawing, Image
 from .iterated_functions import Orbit, Variation, play_varied
-from .points import blank_canvas, cover_with_patches, develop, mirrored
+from .points import blank_canvas, cover_with_patches, develop
 from .random_numbers import random_bits
 
 GRAY = 127
-# The margin, in pixels of an image of 512 × 512.
-_MARGIN, _MARGIN_SIZE = 6, 512
+# The published programs' margin in pixels, and the size of the published images; those of the search are larger.
+_MARGIN, _MARGIN_SIZE = 6, 362
 # Keeps the highest point within the last pixel.
 SHRINK = 1.0 - 2.0**-30
 _SMALLEST_SPAN = 1e-290
@@ -35,18 +35,16 @@ class Leaf(NamedTuple):
     """Left and right are exchanged."""
     flip_rows: bool
     """Top and bottom are exchanged."""
-    pattern: int | None
-    """Of the patches, in 1..511; None for a random one of each point's own."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _scale(low: float, high: float, extent: float) -> float:
     # Of a smaller span the scale would be infinite, and the places of points outside the canvas.
     return extent * SHRINK / (high - low) if high - low > _SMALLEST_SPAN else 0.0
 
 
 # Where the first coordinate, of a point at the low end of both, goes in a canvas, and how far a pixel is.
-@njit(cache=True, nogil=True)
+@compiled
 def _steps(width: int, flip_columns: bool, flip_rows: bool) -> tuple[int, int, int]:
     first_column, column_step = (width - 2, -1) if flip_columns else (1, 1)
     # The second coordinate points upwards.
@@ -54,7 +52,7 @@ def _steps(width: int, flip_columns: bool, flip_rows: bool) -> tuple[int, int, i
     return first_row * width + first_column, column_step, row_step
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _put_points(canvas: NDArray[np.int32], orbit: Orbit, margin: int, flip_columns: bool, flip_rows: bool) -> None:
     width = len(canvas)
     extent = np.float64(width - 2 - 2 * margin)
@@ -69,7 +67,7 @@ def _put_points(canvas: NDArray[np.int32], orbit: Orbit, margin: int, flip_colum
         pixels[np.uint64(origin + row * row_step + column * column_step)] = k + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def count_pixels(places: NDArray[np.int32], orbit: Orbit, size: int) -> tuple[int, int]:
     """On how many pixels of a small-margined square image any points fall, and on how many just one.
 
@@ -95,7 +93,7 @@ def count_pixels(places: NDArray[np.int32], orbit: Orbit, size: int) -> tuple[in
 
 def margin_of(image_size: int) -> int:
     """The margin around the points, in pixels."""
-    return (_MARGIN * image_size + _MARGIN_SIZE // 2) // _MARGIN_SIZE
+    return _MARGIN * image_size // _MARGIN_SIZE
 
 
 def draw_leaf(leaf: Leaf, drawing: Drawing, points: int, key: np.uint64) -> Image:
@@ -114,12 +112,9 @@ def draw_leaf(leaf: Leaf, drawing: Drawing, points: int, key: np.uint64) -> Imag
     canvas = blank_canvas(drawing.image_size)
     if orbit is not None:
         _put_points(canvas, orbit, margin_of(drawing.image_size), leaf.flip_columns, leaf.flip_rows)
-    if not drawing.patches:
-        return develop(canvas, drawing, GRAY)
-    if leaf.pattern is None:
-        covered = cover_with_patches(canvas, pattern_key(key), leaf.flip_columns, leaf.flip_rows)
-        return develop(covered, drawing, GRAY)
-    return develop(canvas, drawing, GRAY, mirrored(leaf.pattern, leaf.flip_columns, leaf.flip_rows))
+    if drawing.patches:
+        canvas = cover_with_patches(canvas, pattern_key(key), leaf.flip_columns, leaf.flip_rows)
+    return develop(canvas, drawing, GRAY)
 
 
 def pattern_key(key: np.uint64) -> np.uint64:

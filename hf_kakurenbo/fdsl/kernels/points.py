@@ -10,14 +10,18 @@ import colorsys
 import threading
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from .compiling import compiled
 from .drawing import LARGEST_IMAGE_SIZE, Drawing, Image
 from .random_numbers import random_bits
 
 PATTERNS = 512
 """How many patterns a patch has: of the 9 bits the highest is the upper left pixel, then row by row."""
+
+_PATTERN_BITS, _PATTERN_MASK = 9, np.uint64(PATTERNS - 1)
+# The numbers of so many points and their patterns fit into an int32.
+_FEW_POINTS = 2 ** (31 - _PATTERN_BITS)
 
 # Between numbers of points, the hue goes round once in so many: as in the published program for FractalDB.
 HUES = 128
@@ -54,33 +58,13 @@ def blank_canvas(image_size: int) -> NDArray[np.int32]:
     return canvas
 
 
-@njit(cache=True, nogil=True)
-def _patch_row(
-    above: NDArray[np.int32],
-    row: NDArray[np.int32],
-    below: NDArray[np.int32],
-    lit: NDArray[np.int32],
-    seen: NDArray[np.int32],
-) -> None:
-    l0, l1, l2, l3, l4, l5, l6, l7, l8 = lit[0], lit[1], lit[2], lit[3], lit[4], lit[5], lit[6], lit[7], lit[8]
-    for k in range(len(seen)):
-        n0, n1, n2 = above[k], above[k + 1], above[k + 2]
-        n3, n4, n5 = row[k], row[k + 1], row[k + 2]
-        n6, n7, n8 = below[k], below[k + 1], below[k + 2]
-        last = max(max(max(max(n0, n1), max(n2, n3)), max(max(n4, n5), max(n6, n7))), n8)
-        last_lit = max(max(max(n0 & l0, n1 & l1), max(n2 & l2, n3 & l3)), max(max(n4 & l4, n5 & l5), n8 & l8))
-        last_lit = max(last_lit, max(n6 & l6, n7 & l7))
-        # A patch covers what is below it also where it is dark.
-        seen[k] = last if last == last_lit else 0
-
-
-@njit(cache=True, nogil=True)
+@compiled
 def _gray_row(seen: NDArray[np.int32], gray: np.uint8, image: NDArray[np.uint8]) -> None:
     for k in range(len(image)):
         image[k] = gray if seen[k] > 0 else np.uint8(0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _color_row(seen: NDArray[np.int32], palette: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
     for k in range(len(image)):
         hue = np.uint32(seen[k]) & np.uint32(HUES - 1)
@@ -89,105 +73,96 @@ def _color_row(seen: NDArray[np.int32], palette: NDArray[np.uint8], image: NDArr
         image[k, 0], image[k, 1], image[k, 2] = palette[hue, 0] & lit, palette[hue, 1] & lit, palette[hue, 2] & lit
 
 
-@njit(cache=True, nogil=True)
-def _see_row(
-    canvas: NDArray[np.int32], number: int, lit: NDArray[np.int32], patches: bool, seen: NDArray[np.int32]
-) -> NDArray[np.int32]:
-    if not patches:
-        return canvas[number + 1, 1:-1]
-    _patch_row(canvas[number], canvas[number + 1], canvas[number + 2], lit, seen)
-    return seen
-
-
-@njit(cache=True, nogil=True)
-def _to_gray(
-    canvas: NDArray[np.int32], lit: NDArray[np.int32], patches: bool, gray: np.uint8, image: NDArray[np.uint8]
-) -> None:
-    seen = np.empty(image.shape[1], dtype=np.int32)
+@compiled
+def _to_gray(canvas: NDArray[np.int32], gray: np.uint8, image: NDArray[np.uint8]) -> None:
     for number in range(len(image)):
-        _gray_row(_see_row(canvas, number, lit, patches, seen), gray, image[number])
+        _gray_row(canvas[number + 1, 1:-1], gray, image[number])
 
 
-@njit(cache=True, nogil=True)
-def _to_color(
-    canvas: NDArray[np.int32],
-    lit: NDArray[np.int32],
-    patches: bool,
-    palette: NDArray[np.uint8],
-    image: NDArray[np.uint8],
-) -> None:
-    seen = np.empty(image.shape[1], dtype=np.int32)
+@compiled
+def _to_color(canvas: NDArray[np.int32], palette: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
     for number in range(len(image)):
-        _color_row(_see_row(canvas, number, lit, patches, seen), palette, image[number])
+        _color_row(canvas[number + 1, 1:-1], palette, image[number])
 
 
-def develop(canvas: NDArray[np.int32], drawing: Drawing, gray: int, pattern: int | None = None) -> Image:
-    """The image of the points on a canvas, on black.
+def develop(canvas: NDArray[np.int32], drawing: Drawing, gray: int) -> Image:
+    """The image of the points on a canvas, or of what is seen of their patches, on black.
 
     Args:
-        canvas: for each pixel the number, from 1, of the last point on it, or 0; int32, (size + 2, size + 2).
+        canvas: for each pixel the number, from 1, of the point that is seen there, or 0; int32, (size + 2, size + 2).
         drawing: its size and colour.
         gray: how bright points are when gray, in 1..255. In colour point n has hue n / 128 of the circle.
-        pattern: draws a 3×3 patch around each point over those of the points before it: of its pixels those in the
-            pattern are lit, the others black. In 1..511, see `PATTERNS`. None draws single pixels.
 
     Returns:
         uint8, (size, size) or, in colour, (size, size, 3).
     """
-    patches = pattern is not None
-    # The point that lights a pixel with the lower right of its patch lies to the upper left of it.
-    lit = -np.array([(pattern or 0) >> place & 1 for place in range(9)], dtype=np.int32)
     size = drawing.image_size
     if drawing.color:
         image = np.empty((size, size, 3), dtype=np.uint8)
-        _to_color(canvas, lit, patches, PALETTE, image)
+        _to_color(canvas, PALETTE, image)
         return image
     image = np.empty((size, size), dtype=np.uint8)
-    _to_gray(canvas, lit, patches, np.uint8(gray), image)
+    _to_gray(canvas, np.uint8(gray), image)
     return image
 
 
-@njit(cache=True, nogil=True)
-def _last_row(
-    above: NDArray[np.int32], row: NDArray[np.int32], below: NDArray[np.int32], last: NDArray[np.int32]
+# A point's number with its pattern below it: the larger of two is that of the later point.
+@compiled
+def _code_row(numbers: NDArray[np.int32], key: np.uint64, codes: NDArray[np.integer]) -> None:
+    for k in range(len(codes)):
+        number = np.int64(numbers[k])
+        pattern = np.int64(random_bits(key, number) & _PATTERN_MASK)
+        # Not a branch: the compiler makes vector instructions of the loop.
+        codes[k] = ((number << _PATTERN_BITS) | pattern) * np.int64(number > 0)
+
+
+# Of the codes around a pixel each keeps, of its pattern, the bit that would light it: the largest tells if it is lit.
+@compiled
+def _cover_row(
+    above: NDArray[np.integer],
+    row: NDArray[np.integer],
+    below: NDArray[np.integer],
+    kept: NDArray[np.integer],
+    seen: NDArray[np.int32],
 ) -> None:
-    for k in range(len(last)):
-        upper = max(max(above[k], above[k + 1]), above[k + 2])
-        lower = max(max(below[k], below[k + 1]), below[k + 2])
-        last[k] = max(max(upper, lower), max(max(row[k], row[k + 1]), row[k + 2]))
+    k0, k1, k2, k3, k4, k5, k6, k7, k8 = kept[0], kept[1], kept[2], kept[3], kept[4], kept[5], kept[6], kept[7], kept[8]
+    for k in range(len(seen)):
+        upper = max(max(above[k] & k0, above[k + 1] & k1), above[k + 2] & k2)
+        middle = max(max(row[k] & k3, row[k + 1] & k4), row[k + 2] & k5)
+        lower = max(max(below[k] & k6, below[k + 1] & k7), below[k + 2] & k8)
+        last = max(max(upper, middle), lower)
+        # A patch covers what is below it also where it is dark.
+        seen[k] = last >> _PATTERN_BITS if last & (PATTERNS - 1) else 0
 
 
-@njit(cache=True, nogil=True)
-def _cover(canvas: NDArray[np.int32], key: np.uint64, bits: NDArray[np.int64], covered: NDArray[np.int32]) -> None:
-    last = np.empty(len(canvas) - 2, dtype=np.int32)
+@compiled
+def _cover(canvas: NDArray[np.int32], key: np.uint64, kept: NDArray[np.integer], codes: NDArray[np.integer]) -> None:
+    _code_row(canvas[0], key, codes[0])
+    _code_row(canvas[1], key, codes[1])
     for row in range(1, len(canvas) - 1):
-        _last_row(canvas[row - 1], canvas[row], canvas[row + 1], last)
-        for k in range(len(last)):
-            if last[k] == 0:
-                continue
-            place = 0
-            while canvas[row - 1 + place // 3, k + place % 3] != last[k]:
-                place += 1
-            lit = (random_bits(key, last[k]) >> np.uint64(bits[place])) & np.uint64(1)
-            # A patch covers what is below it also where it is dark.
-            covered[row, k + 1] = last[k] if lit else 0
+        _code_row(canvas[row + 1], key, codes[(row + 1) % 3])
+        # What stood there is in the codes already.
+        _cover_row(codes[(row - 1) % 3], codes[row % 3], codes[(row + 1) % 3], kept, canvas[row, 1:-1])
 
 
 def cover_with_patches(canvas: NDArray[np.int32], key: np.uint64, columns: bool, rows: bool) -> NDArray[np.int32]:
     """Draw around each point a 3×3 patch with a random pattern of its own, over those of the points before it.
 
     Args:
-        canvas: for each pixel the number, from 1, of the last point on it, or 0; int32, (size + 2, size + 2).
+        canvas: for each pixel the number, from 1, of the last point on it, or 0; int32, (size + 2, size + 2). It is
+            written over.
         key: point n has the pattern of the 9 lowest bits of random number n of it.
         columns: the patterns have their columns in the opposite order.
         rows: and their rows.
 
     Returns:
-        The same for what is seen of the patches: a canvas for `develop` without a pattern.
+        The canvas, which now has, for each pixel, the number of the point whose patch lights it, or 0.
     """
-    covered = np.zeros_like(canvas)
-    _cover(canvas, key, np.array(pattern_bits(columns, rows)), covered)
-    return covered
+    kind: type[np.signedinteger] = np.int32 if canvas.max(initial=0) < _FEW_POINTS else np.int64
+    codes = np.zeros((3, len(canvas)), dtype=kind)
+    kept = np.array([-PATTERNS | 1 << bit for bit in pattern_bits(columns, rows)], dtype=kind)
+    _cover(canvas, key, kept, codes)
+    return canvas
 
 
 def pattern_bits(columns: bool, rows: bool) -> list[int]:
@@ -196,11 +171,6 @@ def pattern_bits(columns: bool, rows: bool) -> list[int]:
         (place // 3 if not rows else 2 - place // 3) * 3 + (place % 3 if not columns else 2 - place % 3)
         for place in range(9)
     ]
-
-
-def mirrored(pattern: int, columns: bool, rows: bool) -> int:
-    """A pattern with its columns, its rows or both in the opposite order."""
-    return sum((pattern >> bit & 1) << place for place, bit in enumerate(pattern_bits(columns, rows)))
 
 
 def _make_palette() -> NDArray[np.uint8]:

@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from .compiling import compiled
 from .iterated_functions import check_probabilities
 
 _COEFFICIENTS = 6
 _SEED = 100
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _orbit(
     maps: NDArray[np.float64], cumulative: NDArray[np.float64], numbers: NDArray[np.float64]
 ) -> NDArray[np.float64]:

@@ -7,8 +7,9 @@ of a key is a mix of key + n · γ, so any of them is had without the ones befor
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from .compiling import compiled
 
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 MIX_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -19,7 +20,7 @@ _TWO_TO_MINUS_53 = 2.0**-53
 SEED_BELOW = 2**63
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mix(value: np.uint64) -> np.uint64:
     """A bijection of the 64-bit integers under which neighbours have nothing in common."""
     value = (value ^ (value >> _30)) * _FIRST
@@ -27,19 +28,19 @@ def mix(value: np.uint64) -> np.uint64:
     return value ^ (value >> _31)
 
 
-@njit(cache=True, nogil=True)
-def random_bits(key: np.uint64, counter: int) -> np.uint64:
+@compiled
+def random_bits(key: np.uint64, counter: int | np.integer) -> np.uint64:
     """64 random bits: number `counter` ≥ 0 of the key."""
     return mix(np.uint64(key) + (np.uint64(counter) + np.uint64(1)) * GOLDEN_GAMMA)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def uniform(key: np.uint64, counter: int) -> float:
     """A float64 in [0, 1): number `counter` ≥ 0 of the key."""
     return np.float64(random_bits(key, counter) >> _11) * _TWO_TO_MINUS_53
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def uniforms(key: np.uint64, count: int) -> NDArray[np.float64]:
     """The first `count` float64 of the key, each in [0, 1): shape (count,)."""
     numbers = np.empty(count, dtype=np.float64)
@@ -53,7 +54,7 @@ def whole_number(uniform: float, low: int, high: int) -> int:
     return low + int(uniform * (high - low + 1))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _absorb(key: np.uint64, number: np.uint64) -> np.uint64:
     return mix(key ^ mix(number + GOLDEN_GAMMA))
 

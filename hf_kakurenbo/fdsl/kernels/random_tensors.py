@@ -6,6 +6,9 @@ around alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +27,7 @@ _GAMMA = _signed(int(GOLDEN_GAMMA))
 _FIRST, _SECOND = (_signed(int(multiplier)) for multiplier in MIX_MULTIPLIERS)
 
 
-def keys_tensor(keys: list[int], device: torch.device | str) -> Tensor:
+def keys_tensor(keys: Sequence[int | np.uint64], device: torch.device | str) -> Tensor:
     """Keys, each in 0..2**64 − 1, as the int64 of the same bits: (len(keys),)."""
     return torch.tensor([_signed(int(key)) for key in keys], dtype=torch.int64, device=device)
 

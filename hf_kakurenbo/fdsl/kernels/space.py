@@ -6,9 +6,9 @@ from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from .compiling import compiled
 from .contours import sine_and_cosine
 from .drawing import Drawing, Image
 from .iterated_functions import Orbit, Variation, play_varied
@@ -46,7 +46,7 @@ class Cloud(NamedTuple):
     view: View
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mean_of(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean of points, (points, 3): (3,)."""
     x, y, z = 0.0, 0.0, 0.0
@@ -58,7 +58,7 @@ def mean_of(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([x / count, y / count, z / count])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def least_variance(points: NDArray[np.float64], mean: NDArray[np.float64]) -> float:
     """The least of the variances of points, (points, 3), along the three axes, given their mean, (3,)."""
     x, y, z = 0.0, 0.0, 0.0
@@ -85,7 +85,7 @@ def camera_axes(view: View) -> NDArray[np.float64]:
     return np.array([right, up, towards])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _put_points(
     canvas: NDArray[np.int32],
     points: NDArray[np.float64],

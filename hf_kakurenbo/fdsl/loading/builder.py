@@ -17,13 +17,11 @@ import datasets
 from ..catalog import find_entry, find_family, list_fdsl
 from ..parameters import read_parameters
 from .dataset import SPLITS, FDSLDataset
+from .information import NAME, describe, estimate_bytes, version_of
 from .png import encode_png
 from .selection import Selection
 from .shards import DEFAULT_SHARDS, count_shards, cut
 from .streaming import FDSLStream, make_stream
-
-# To be raised when the builder stores the same images in another way.
-_REVISION = 0
 
 _OWN_TO_DATASETS = {field.name for field in fields(datasets.BuilderConfig)}
 
@@ -36,6 +34,7 @@ class FDSLConfig(datasets.BuilderConfig):
     """
 
     image_size: int = 224
+    draw_size: int | None = None
     color: bool = False
     mode: str = "RGB"
     seed: int = 0
@@ -48,7 +47,7 @@ class FDSLConfig(datasets.BuilderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.version = datasets.Version(f"{find_family(find_entry(self.name).family).version}.{_REVISION}.0")
+        self.version = version_of(find_family(find_entry(self.name).family))
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Any = None) -> str:
         """The name of the folder in the cache: the name, and a digest of what it stands for and of all options."""
@@ -116,7 +115,7 @@ class FDSL(datasets.GeneratorBasedBuilder):
     def __init__(
         self,
         cache_dir: str | None = None,
-        dataset_name: str | None = "fdsl",
+        dataset_name: str | None = NAME,
         config_name: str | None = None,
         *,
         data_files: Any = None,
@@ -136,19 +135,16 @@ class FDSL(datasets.GeneratorBasedBuilder):
     def _info(self) -> datasets.DatasetInfo:
         self._images = self.config.load()
         count_shards(1, self.config.shards)
-        splits = datasets.SplitDict(dataset_name=self.dataset_name)
-        for name, images in self._images.items():
-            # Not known before they are built: what the pixels take.
-            size = len(images) * images.image_size**2 * len(images.mode)
-            splits.add(datasets.SplitInfo(name=name, num_bytes=size, num_examples=len(images)))
-        return datasets.DatasetInfo(
-            description="Images computed from formulas, drawn when they are asked for.",
-            homepage="https://arxiv.org/abs/2206.09132",
-            features=self._images["train"].features,
-            splits=splits,
-            download_size=0,
-            dataset_size=sum(split.num_bytes for split in splits.values()),
-        )
+        return describe(self._images)
+
+    def download_and_prepare(self, *args: Any, **options: Any) -> None:
+        """Build the dataset, as `datasets.DatasetBuilder.download_and_prepare`, where the disk has room for it."""
+        if not self.info.size_in_bytes:
+            for name, images in self._images.items():
+                self.info.splits[name].num_bytes = estimate_bytes(images)
+            size = sum(split.num_bytes for split in self.info.splits.values())
+            self.info.dataset_size = self.info.size_in_bytes = size
+        super().download_and_prepare(*args, **options)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         return [

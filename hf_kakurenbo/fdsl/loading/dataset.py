@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -11,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image as PILImage
-from torch.utils.data import Dataset
 
 from ..catalog import category_parameters, find_entry, find_family
 from ..family import Family, Parameters
 from ..kernels.drawing import LARGEST_IMAGE_SIZE, MOST_POINTS, Drawing, Image
 from ..kernels.random_numbers import SEED_BELOW
+from ..kernels.shrinking import shrink
 from ..parameters import check_categories
+from .rows import Rows
 from .selection import Selection, select
 
 SPLITS = ("train", "validation")
@@ -38,26 +39,32 @@ def _cached_parameters(family: Family, seed: int, category: int) -> Parameters:
     return parameters
 
 
-class FDSLDataset(Dataset[dict[str, Any]]):
+class FDSLDataset(Rows):
     """A labelled image dataset computed from formulas (Kataoka et al., arXiv 2206.09132), drawn on access.
 
     Every image is a function of (seed, category, instance): it is the same on every machine, in every worker and in
     any order. An example is `{"image": …, "label": int, "sample_id": int}`; the image is a `PIL.Image.Image`, or
     with `as_tensor` a uint8 tensor (channels, height, width). `sample_id` is `label * instances + position`, which is
-    also the index. "validation" has the categories of "train" and none of its instances.
+    also the index. "validation" has the categories of "train" and none of its instances. A slice or a list of indices
+    gives a list for each column, and `select` and `with_transform` are those of `datasets.Dataset`.
 
     Args:
         name: as `list_fdsl` shows them.
         split: `"train"` or `"validation"`.
         image_size: height and width in pixels, in 1..32,766.
+        draw_size: height and width, in pixels, at which an image is drawn before it is made smaller, with the bicubic
+            filter of Pillow, to `image_size`; at least `image_size`. None is the size of the published images (362 for
+            FractalDB and 2D-OFDB, 512 for RCDB and VisualAtom, 224 for ExFractalDB and 3D-OFDB), or `image_size` where
+            that is larger, or where a family was not published. `draw_size=image_size` draws at full contrast.
         color: draw in colours; False draws in gray.
         mode: `"RGB"` has three channels, also of a gray image; `"L"` has one.
         seed: another seed gives other categories and other images; in 0..2**63 − 1.
         points: how many points are drawn, in 1..2**31 − 1, for the families that draw points; None is the family's
-            number.
-        patches: where the family draws points as random 3×3 patches, as FractalDB and 2D-OFDB do, False draws pixels.
-        categories: all (None), the first n (int), or a slice or range of them. Labels count from 0 in what is
-            selected.
+            number, which belongs to its published size.
+        patches: where the family draws each point as a random 3×3 patch, as FractalDB and 2D-OFDB do, False draws
+            pixels.
+        categories: all (None), the first n (int), a slice or range of them, or a list of numbers. Labels count from 0
+            in what is selected.
         instances: as `categories`, of the images of each category. None is the number that the name stands for, of
             "validation" a tenth of it. There are 2**32 of each.
         transform: called with each image (PIL, or tensor when `as_tensor`) as the transforms of torchvision are; what
@@ -72,9 +79,10 @@ class FDSLDataset(Dataset[dict[str, Any]]):
     Attributes:
         name, split, image_size, color, mode, seed, points, patches, transform, as_tensor, device, parameters: as
             given.
+        draw_size: as given, or the default.
         family: the `Family`.
-        category_numbers: range; the number in its family of the category of each label.
-        instance_numbers: range; the instances of each category, in order.
+        category_numbers: range or tuple; the number in its family of the category of each label.
+        instance_numbers: range or tuple; the instances of each category, in order.
 
     Raises:
         ValueError: an argument is out of range; the message says what is possible.
@@ -87,6 +95,7 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         split: str = "train",
         *,
         image_size: int = 224,
+        draw_size: int | None = None,
         color: bool = False,
         mode: str = "RGB",
         seed: int = 0,
@@ -103,7 +112,9 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         self.name = entry.name
         self.family = find_family(entry.family)
         self.split = _one_of("split", str(split), SPLITS)
-        self.image_size = _integer("image_size", image_size, 1, LARGEST_IMAGE_SIZE)
+        self.image_size = _side("image_size", image_size, 1)
+        published = max(self.family.draw_size or 0, self.image_size)
+        self.draw_size = published if draw_size is None else _side("draw_size", draw_size, self.image_size)
         self.color = bool(color)
         self.mode = _one_of("mode", mode, MODES)
         self.seed = _integer("seed", seed, 0, SEED_BELOW - 1)
@@ -151,12 +162,21 @@ class FDSLDataset(Dataset[dict[str, Any]]):
         return len(self.instance_numbers)
 
     @property
+    def label(self) -> NDArray[np.int64]:
+        """The label of each image, int64, (len(self),); nothing is drawn."""
+        return np.repeat(np.arange(self.categories), self.instances)
+
+    @property
     def features(self) -> Any:
-        """The `datasets.Features`: an image, a ClassLabel with the numbers of the categories as names, an int64."""
+        """The `datasets.Features`: an image, a ClassLabel with names such as `rcdb-00012`, an int64.
+
+        The names are the family and the number of the category in it, so that datasets of several families can be
+        concatenated.
+        """
         from datasets import Array3D, ClassLabel, Features, Value
         from datasets import Image as ImageFeature
 
-        names = [f"{category:05d}" for category in self.category_numbers]
+        names = [f"{self.family.name}-{category:05d}" for category in self.category_numbers]
         shape = (len(self.mode), self.image_size, self.image_size)
         image = Array3D(shape, "uint8") if self.as_tensor else ImageFeature()
         return Features({"image": image, "label": ClassLabel(names=names), "sample_id": Value("int64")})
@@ -173,48 +193,37 @@ class FDSLDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return self.categories * self.instances
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        sample_id = self._to_sample_id(index)
-        if self.device is not None:
-            return self._draw_batch([sample_id])[0]
-        pixels = self._draw(sample_id)
-        return self._example(sample_id, _to_tensor(pixels, self.mode) if self.as_tensor else _to_pil(pixels, self.mode))
+    def _draw_rows(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        if self.device is not None and len(indices):
+            return self._draw_batch(indices)
+        return [self._example(sample_id, self._to_image(self._draw(sample_id))) for sample_id in indices]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The examples at several indices."""
-        if self.device is None or not len(indices):
-            return [self[index] for index in indices]
-        return self._draw_batch([self._to_sample_id(index) for index in indices])
+    def _to_image(self, pixels: Image) -> Any:
+        return _to_tensor(pixels, self.mode) if self.as_tensor else _to_pil(pixels, self.mode)
 
     def _example(self, sample_id: int, image: Any) -> dict[str, Any]:
         if self.transform is not None:
             image = self.transform(image)
         return {"image": image, "label": sample_id // self.instances, "sample_id": sample_id}
 
-    def _to_sample_id(self, index: Any) -> int:
-        try:
-            number = operator.index(index)
-        except TypeError:
-            raise TypeError(
-                f"An index must be an integer, got {index!r} of type {type(index).__name__}. For a part of the dataset "
-                "use categories=, instances= or torch.utils.data.Subset."
-            ) from None
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"Index {number} is out of range: {self.name} {self.split} has {len(self)} images.")
-        return number % len(self)
+    @property
+    def _title(self) -> str:
+        return f"{self.name} {self.split}"
 
     @property
     def _drawing(self) -> Drawing:
-        return Drawing(self.image_size, self.color, self.points, self.patches)
+        return Drawing(self.draw_size, self.color, self.points, self.patches)
 
     def _draw(self, sample_id: int) -> Image:
         varied, key = self._vary(sample_id)
-        return self.family.render(varied, self._drawing, key)
+        return shrink(self.family.render(varied, self._drawing, key), self.image_size)
 
     def _draw_batch(self, sample_ids: Sequence[int]) -> list[dict[str, Any]]:
+        from ..kernels.shrinking_batch import shrink_batch
+
         assert self.device is not None
         varied, keys = zip(*map(self._vary, sample_ids), strict=True)
-        pixels = self.family.render_batch(varied, self._drawing, keys, self.device)
+        pixels = shrink_batch(self.family.render_batch(varied, self._drawing, keys, self.device), self.image_size)
         images = pixels.expand(-1, 3, -1, -1) if self.mode == "RGB" else pixels
         return [self._example(sample_id, image) for sample_id, image in zip(sample_ids, images, strict=True)]
 
@@ -233,6 +242,8 @@ class FDSLDataset(Dataset[dict[str, Any]]):
 
     def __repr__(self) -> str:
         kind = "colour" if self.color else "gray"
+        if self.draw_size != self.image_size:
+            kind += f" drawn at {self.draw_size}×{self.draw_size}"
         return (
             f"FDSLDataset({self.name!r}, {self.split!r}: {self.categories:,} categories × {self.instances:,} instances "
             f"= {len(self):,} images, {self.image_size}×{self.image_size} {kind}, mode {self.mode}, seed {self.seed})"
@@ -243,6 +254,15 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}.")
     return value
+
+
+def _side(name: str, value: Any, least: int) -> int:
+    if isinstance(value, list | tuple):
+        raise TypeError(
+            f"{name} must be an integer, got {value!r}: images are square. For another shape cut it out of a square, "
+            "as transform=torchvision.transforms.v2.CenterCrop((height, width)) does."
+        )
+    return _integer(name, value, least, LARGEST_IMAGE_SIZE)
 
 
 def _integer(name: str, value: Any, least: int, most: int) -> int:

@@ -20,6 +20,7 @@ def load_fdsl(
     split: str = "train",
     *,
     image_size: int = 224,
+    draw_size: int | None = None,
     color: bool = False,
     mode: str = "RGB",
     seed: int = 0,
@@ -40,14 +41,17 @@ def load_fdsl(
         name: as `list_fdsl` shows them.
         split: `"train"` or `"validation"`, which has the same categories and none of the same instances.
         image_size: height and width in pixels, in 1..32,766.
+        draw_size: height and width at which an image is drawn before it is made smaller; None is the published size,
+            `draw_size=image_size` draws at full contrast. See `FDSLDataset`.
         color: draw in colours; False draws in gray.
         mode: `"RGB"` has three channels, also of a gray image; `"L"` has one.
         seed: another seed gives other categories and other images; in 0..2**63 − 1.
         points: how many points are drawn, in 1..2**31 − 1, for the families that draw points; None is the family's
-            number.
-        patches: where the family draws points as random 3×3 patches, as FractalDB and 2D-OFDB do, False draws pixels.
-        categories: all (None), the first n (int), or a slice or range of them. Labels count from 0 in what is
-            selected.
+            number, which belongs to its published size.
+        patches: where the family draws each point as a random 3×3 patch, as FractalDB and 2D-OFDB do, False draws
+            pixels.
+        categories: all (None), the first n (int), a slice or range of them, or a list of numbers. Labels count from 0
+            in what is selected.
         instances: as `categories`, of the images of each category. None is the number that the name stands for, of
             "validation" a tenth of it.
         transform: called with each image as the transforms of torchvision are. Not with `streaming`: use the stream's
@@ -70,6 +74,7 @@ def load_fdsl(
     """
     options: dict[str, Any] = {
         "image_size": image_size,
+        "draw_size": draw_size,
         "color": color,
         "mode": mode,
         "seed": seed,
@@ -80,8 +85,8 @@ def load_fdsl(
     }
     # Also where there are no shards: what is wrong shall not pass until someone streams.
     count_shards(1, shards)
+    given = None if parameters is None else read_parameters(parameters, find_family(find_entry(name).family))
     if not streaming:
-        given = None if parameters is None else read_parameters(parameters, find_family(find_entry(name).family))
         return FDSLDataset(
             name, split, transform=transform, as_tensor=as_tensor, device=device, parameters=given, **options
         )
@@ -89,8 +94,9 @@ def load_fdsl(
         raise ValueError("A stream takes no transform; use load_fdsl(…, streaming=True).map(function) instead.")
     if device is not None:
         raise ValueError(f"A stream is drawn on the CPU, got device={str(device)!r}; leave streaming out, or device.")
-    from .builder import FDSL
+    from .information import describe
+    from .streaming import make_stream
 
-    folder = None if parameters is None else os.fspath(parameters)
-    builder = FDSL(config_name=name, shards=shards, parameters=folder, **options)
-    return builder.as_streaming_dataset(split, as_tensor=as_tensor)
+    # Not by the builder, which makes a folder in the cache of `datasets` that a stream never uses.
+    images = FDSLDataset(name, split, as_tensor=as_tensor, parameters=given, **options)
+    return make_stream(images, describe({split: images}), shards)

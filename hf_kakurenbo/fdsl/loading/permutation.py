@@ -8,15 +8,15 @@ from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ..kernels.compiling import compiled
 from ..kernels.random_numbers import mix, random_bits
 
 _ROUNDS = 8
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _permute(position: int, length: int, side: int, key: np.uint64) -> np.uint64:
     value = np.uint64(position)
     side_ = np.uint64(side)
@@ -29,7 +29,7 @@ def _permute(position: int, length: int, side: int, key: np.uint64) -> np.uint64
             return value
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _permute_in_place(positions: NDArray[np.int64], length: int, side: int, key: np.uint64) -> None:
     for index in range(len(positions)):
         positions[index] = _permute(positions[index], length, side, key)
