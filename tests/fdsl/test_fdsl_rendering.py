@@ -354,7 +354,10 @@ def test_a_worker_that_is_ended_is_told(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": 16}, r"was begun with other options: image_size 8 there, 16 asked for. Go on with the same"),
+        (
+            {"image_size": 16},
+            r"was begun with other options: image_size 8 there, 16 asked for; draw_size 8 there, 16 asked for. Go on",
+        ),
         ({"seed": 7}, r"seed 0 there, 7 asked for"),
         ({"categories": slice(1, 3)}, r"categories \[0, 3, 1\] there, \[1, 3, 1\] asked for"),
         ({"mode": "L"}, r"mode 'RGB' there, 'L' asked for"),
