@@ -26,6 +26,7 @@ _FAMILIES = {
     "visualatom_best": ("families.visualatom", "VisualAtomBest"),
     "ofdb2d": ("families.ofdb", "OFDB2D"),
     "ofdb3d": ("families.ofdb", "OFDB3D"),
+    "1pfrac": ("families.one_parameter", "OnePFrac"),
 }
 
 # Those that a user added.
@@ -74,8 +75,9 @@ def _entries() -> dict[str, Entry]:
         "visualatom_best": ("1k", "21k"),
         "ofdb2d": ("1k", "21k"),
         "ofdb3d": ("1k", "21k"),
+        "1pfrac": ("1k", "21k"),
     }
-    fixed = {"ofdb2d": 1, "ofdb3d": 12}
+    fixed = {"ofdb2d": 1, "ofdb3d": 12, "1pfrac": 1}
     entries = {}
     for family, labels in offered.items():
         for label in (*labels, "test"):

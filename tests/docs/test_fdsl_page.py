@@ -60,8 +60,8 @@ def test_the_table_of_sizes():
     for names, size, points in re.findall(r"^\| (.*?) \| (\d+) \| ([\d,]+|–) \|$", table, re.MULTILINE):
         for name in names.split(", "):
             rows[name] = (int(size), int(points.replace(",", "").replace("–", "0")))
-    titles = {"2D-OFDB": "ofdb2d", "3D-OFDB": "ofdb3d"}
-    assert len(rows) == 6
+    titles = {"2D-OFDB": "ofdb2d", "3D-OFDB": "ofdb3d", "1p-frac": "1pfrac"}
+    assert len(rows) == 7
     for name, found in rows.items():
         family = find_family(titles.get(name, name.lower()))
         assert found == (family.draw_size, family.points or 0)

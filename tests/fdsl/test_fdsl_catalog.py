@@ -31,6 +31,9 @@ NAMES = {
     "ofdb3d-1k": ("ofdb3d", 1_000, 12),
     "ofdb3d-21k": ("ofdb3d", 21_000, 12),
     "ofdb3d-test": ("ofdb3d", 4, 12),
+    "1pfrac-1k": ("1pfrac", 1_000, 1),
+    "1pfrac-21k": ("1pfrac", 21_000, 1),
+    "1pfrac-test": ("1pfrac", 4, 1),
 }
 
 

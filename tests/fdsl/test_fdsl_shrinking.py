@@ -22,6 +22,7 @@ PUBLISHED = {
     "visualatom_best": 512,
     "ofdb2d": 362,
     "ofdb3d": 224,
+    "1pfrac": 512,
 }
 
 

@@ -46,8 +46,8 @@ class FractalDB(MapFamily):
     In colour point n has hue n / 128 of the circle at a saturation and value of 0.75, which is what the published
     program does: a colour for each point.
 
-    An image has 200,000 points and is drawn at 362 × 362 with a margin of 6, as the published set; the margin grows
-    with the size.
+    An image has 200,000 points and is drawn at 362 × 362 with a margin of 6, as the published set; smaller
+    images have a smaller margin.
     """
 
     name = "fractaldb"

@@ -14,7 +14,7 @@ from .points import blank_canvas, cover_with_patches, develop
 from .random_numbers import random_bits
 
 GRAY = 127
-# The published programs' margin in pixels, and the size of the published images; those of the search are larger.
+# The published programs' margin in pixels, at 512 and 362; smaller images have less of it.
 _MARGIN, _MARGIN_SIZE = 6, 362
 # Keeps the highest point within the last pixel.
 SHRINK = 1.0 - 2.0**-30
@@ -93,7 +93,7 @@ def count_pixels(places: NDArray[np.int32], orbit: Orbit, size: int) -> tuple[in
 
 def margin_of(image_size: int) -> int:
     """The margin around the points, in pixels."""
-    return _MARGIN * image_size // _MARGIN_SIZE
+    return min(_MARGIN, _MARGIN * image_size // _MARGIN_SIZE)
 
 
 def draw_leaf(leaf: Leaf, drawing: Drawing, points: int, key: np.uint64) -> Image:
