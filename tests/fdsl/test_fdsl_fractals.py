@@ -176,7 +176,7 @@ def test_patches_are_pasted_one_after_the_other(drawn, key):
         if canvas[row + 1, column + 1] == number:  # else a later one fell on it
             pattern = f"{int(random_bits(np.uint64(key), number)) & 511:09b}"
             pasted[row : row + 3, column : column + 3] = np.array([int(bit) * 127 for bit in pattern]).reshape(3, 3)
-    covered = cover_with_patches(canvas, np.uint64(key), False, False)
+    covered = cover_with_patches(canvas, len(places), np.uint64(key), False, False)
     np.testing.assert_array_equal(develop(covered, Drawing(size), 127), pasted[1:-1, 1:-1])
 
 
@@ -185,8 +185,8 @@ def test_mirrored_patterns_draw_the_mirrored_image(drawn, key, columns, rows):
     size, places = drawn
     flip = np.s_[:: -1 if rows else 1, :: -1 if columns else 1]
     canvas = put(size, places)
-    mirrored = cover_with_patches(np.ascontiguousarray(canvas[flip]), np.uint64(key), columns, rows)
-    upright = cover_with_patches(canvas, np.uint64(key), False, False)
+    mirrored = cover_with_patches(np.ascontiguousarray(canvas[flip]), len(places), np.uint64(key), columns, rows)
+    upright = cover_with_patches(canvas, len(places), np.uint64(key), False, False)
     np.testing.assert_array_equal(mirrored[1:-1, 1:-1], upright[1:-1, 1:-1][flip])
 
 
@@ -194,7 +194,10 @@ def test_many_points_have_patches_too():
     """Numbers that an int32 has no room for beside a pattern."""
     few, many = put(9, [(4, 4), (3, 5), (4, 3)]), put(9, [(4, 4), (3, 5), (4, 3)])
     many[many > 0] += 2**31 - 10
-    covered = [cover_with_patches(canvas, np.uint64(3), False, False)[1:-1, 1:-1] for canvas in (few, many)]
+    covered = [
+        cover_with_patches(canvas, points, np.uint64(3), False, False)[1:-1, 1:-1]
+        for canvas, points in ((few, 3), (many, 2**31 - 1))
+    ]
     assert set(np.unique(covered[1])) <= {0, 2**31 - 9, 2**31 - 8, 2**31 - 7}
     assert covered[1].any()
 

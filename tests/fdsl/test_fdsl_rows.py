@@ -189,6 +189,8 @@ def test_an_epoch_has_one_of_each_category():
     assert ((views - 2500) ** 2 / 2500).sum() < 38
     assert list(OneOfEachCategory(images, seed=3)) == epochs[0].tolist()
     assert list(OneOfEachCategory(images, seed=4)) != epochs[0].tolist()
+    with pytest.raises(ValueError, match=r"seed must be in 0\.\.9223372036854775807, got -1"):
+        OneOfEachCategory(images, seed=-1)
 
 
 @given(epoch=st.integers(0, 2**40), instances=st.integers(1, 20))

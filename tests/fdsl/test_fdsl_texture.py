@@ -70,7 +70,7 @@ def test_patches_of_each_points_own_against_a_slow_drawing():
             # A pixel to the lower right of a point sees it to its upper left.
             pattern = pattern[::-1, ::-1][:: -1 if rows else 1, :: -1 if columns else 1]
             expected[row : row + 3, column : column + 3] = np.where(pattern, number, 0)
-        covered = cover_with_patches(canvas, np.uint64(5), columns, rows)
+        covered = cover_with_patches(canvas, len(points), np.uint64(5), columns, rows)
         np.testing.assert_array_equal(covered[1:-1, 1:-1], expected[1:-1, 1:-1])
 
 

@@ -113,7 +113,7 @@ def draw_leaf(leaf: Leaf, drawing: Drawing, points: int, key: np.uint64) -> Imag
     if orbit is not None:
         _put_points(canvas, orbit, margin_of(drawing.image_size), leaf.flip_columns, leaf.flip_rows)
     if drawing.patches:
-        canvas = cover_with_patches(canvas, pattern_key(key), leaf.flip_columns, leaf.flip_rows)
+        canvas = cover_with_patches(canvas, points, pattern_key(key), leaf.flip_columns, leaf.flip_rows)
     return develop(canvas, drawing, GRAY)
 
 

@@ -145,12 +145,15 @@ def _cover(canvas: NDArray[np.int32], key: np.uint64, kept: NDArray[np.integer],
         _cover_row(codes[(row - 1) % 3], codes[row % 3], codes[(row + 1) % 3], kept, canvas[row, 1:-1])
 
 
-def cover_with_patches(canvas: NDArray[np.int32], key: np.uint64, columns: bool, rows: bool) -> NDArray[np.int32]:
+def cover_with_patches(
+    canvas: NDArray[np.int32], points: int, key: np.uint64, columns: bool, rows: bool
+) -> NDArray[np.int32]:
     """Draw around each point a 3×3 patch with a random pattern of its own, over those of the points before it.
 
     Args:
         canvas: for each pixel the number, from 1, of the last point on it, or 0; int32, (size + 2, size + 2). It is
             written over.
+        points: how many there are: the largest number on the canvas is no larger.
         key: point n has the pattern of the 9 lowest bits of random number n of it.
         columns: the patterns have their columns in the opposite order.
         rows: and their rows.
@@ -158,7 +161,7 @@ def cover_with_patches(canvas: NDArray[np.int32], key: np.uint64, columns: bool,
     Returns:
         The canvas, which now has, for each pixel, the number of the point whose patch lights it, or 0.
     """
-    kind: type[np.signedinteger] = np.int32 if canvas.max(initial=0) < _FEW_POINTS else np.int64
+    kind: type[np.signedinteger] = np.int32 if points < _FEW_POINTS else np.int64
     codes = np.zeros((3, len(canvas)), dtype=kind)
     kept = np.array([-PATTERNS | 1 << bit for bit in pattern_bits(columns, rows)], dtype=kind)
     _cover(canvas, key, kept, codes)

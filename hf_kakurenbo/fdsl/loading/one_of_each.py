@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from ..kernels.random_numbers import derive_key, uniforms, whole_number
+from ..kernels.random_numbers import SEED_BELOW, derive_key, uniforms, whole_number
 from .dataset import FDSLDataset
 from .permutation import Order
 
@@ -24,9 +24,14 @@ class OneOfEachCategory(Sampler[int]):
     Args:
         dataset: a map-style dataset, as `load_fdsl` returns it.
         seed: another one gives other epochs; in 0..2**63 − 1.
+
+    Raises:
+        ValueError: the seed is out of range.
     """
 
     def __init__(self, dataset: FDSLDataset, seed: int = 0) -> None:
+        if not 0 <= seed < SEED_BELOW:
+            raise ValueError(f"seed must be in 0..{SEED_BELOW - 1}, got {seed}.")
         self._categories = dataset.categories
         self._instances = dataset.instances
         self._seed = seed
