@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,12 +29,13 @@ class Images(Dataset[dict[str, Any]]):
     Args:
         count: how many there are.
         size: of an image, in pixels.
+        device: where they are; the labels are numbers.
     """
 
-    def __init__(self, count: int, size: int) -> None:
+    def __init__(self, count: int, size: int, device: str = "cpu") -> None:
         generator = torch.Generator().manual_seed(0)
         self.count = count
-        self.images = torch.rand(min(count, 256), 3, size, size, generator=generator)
+        self.images = torch.rand(min(count, 256), 3, size, size, generator=generator).to(device)
 
     def __len__(self) -> int:
         return self.count
@@ -77,10 +78,14 @@ class Task:
     steps_per_epoch: int
     target: float | None
     """By how much `KakurenboTrainer` may be slower with nothing hidden; None where it is only shown."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the training."""
+    device: str = "cpu"
+    """Where the images are before they are trained on."""
 
     def dataset(self) -> Images:
         """Whole batches, so that an epoch has no short last one."""
-        return Images(self.steps_per_epoch * self.batch_size, self.image_size)
+        return Images(self.steps_per_epoch * self.batch_size, self.image_size, self.device)
 
 
 def make_tasks(quick: bool) -> list[Task]:
@@ -100,7 +105,9 @@ def make_tasks(quick: bool) -> list[Task]:
     return [vit, toy, tiny]
 
 
-def make_vit(image_size: int, patch_size: int, layers: int, width: int, heads: int) -> nn.Module:
+def make_vit(
+    image_size: int, patch_size: int, layers: int, width: int, heads: int, classes: int = NUM_CLASSES
+) -> nn.Module:
     """A ViT with random weights."""
     config = ViTConfig(
         image_size=image_size,
@@ -109,7 +116,7 @@ def make_vit(image_size: int, patch_size: int, layers: int, width: int, heads: i
         hidden_size=width,
         intermediate_size=4 * width,
         num_attention_heads=heads,
-        num_labels=NUM_CLASSES,
+        num_labels=classes,
     )
     return ViTForImageClassification(config)
 
@@ -133,7 +140,8 @@ def make_trainer(task: Task, epochs: int, folder: str, hidden_fraction: float | 
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
-        "dataloader_pin_memory": torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available() and task.device == "cpu",
+        **task.options,
     }
     kind: type[Trainer] = Trainer
     args: TrainingArguments

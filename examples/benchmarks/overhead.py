@@ -59,7 +59,8 @@ def forward_lane(task: Task, epochs: int, trainer: Trainer) -> Lane:
     """The lane of a plain trainer's model that only looks at its training data, as evaluation does."""
 
     def run(lane: Lane) -> None:
-        model = trainer.model
+        # In the precision of the training, and compiled where it is.
+        model = trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
         loader = trainer.get_train_dataloader()
         for _ in range(epochs):
             with forward_only(model):

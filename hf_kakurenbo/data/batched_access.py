@@ -69,7 +69,7 @@ def require_order_of_indices(
     if not isinstance(examples, (Mapping, Sequence)):
         return
     place = next(place for place, index in enumerate(np.argsort(indices, kind="stable")) if place != index)
-    with untouched_random_state("cpu"):
+    with untouched_random_state(_device_of(examples)):
         (alone,) = _one_by_one(fetch([indices[place]]), 1)
     found = [other for other, one in enumerate(_one_by_one(examples, len(indices))) if _is_same(alone, one)]
     if found and place not in found:
@@ -78,6 +78,14 @@ def require_order_of_indices(
             f"(number {indices[place]} stands at place {found[0]} and was asked for at place {place}), so hiding would "
             f"record losses for other samples. {_WAY_OUT}"
         )
+
+
+def _device_of(examples: Any) -> torch.device:
+    """On which device a dataset makes its examples, where it may draw random numbers too."""
+    first = examples if isinstance(examples, Mapping) else next(iter(examples), None)
+    entries = first.values() if isinstance(first, Mapping) else first if isinstance(first, (tuple, list)) else [first]
+    devices = [entry.device for entry in entries if isinstance(entry, torch.Tensor)]
+    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
 
 
 def _one_by_one(examples: Any, count: int) -> list[Any]:

@@ -64,7 +64,7 @@ def require_order(examples: Any, batch: Mapping[str, Any], collator: str) -> Non
 
 def _require_order(name: str, values: Sequence[Any], entry: torch.Tensor, collator: str) -> None:
     wanted = [_ends(value) for value in values]
-    rows = entry.detach().cpu().reshape(len(values), -1)
+    rows = entry.detach().reshape(len(values), -1)
     found = list(zip(_as_numpy(rows[:, :_COMPARED]), _as_numpy(rows[:, -_COMPARED:]), strict=True))
     if any(value is None for value in wanted):
         return
@@ -109,7 +109,8 @@ def _ends(value: Any) -> _Ends | None:
         return None
     try:
         if isinstance(value, torch.Tensor):  # which a dataset may have put on a GPU
-            value = value.detach().to("cpu", torch.float32)
+            numbers = value.detach().reshape(-1)
+            return _as_numpy(numbers[:_COMPARED]), _as_numpy(numbers[-_COMPARED:])
         numbers = np.asarray(value).reshape(-1)
         return numbers[:_COMPARED].astype(np.float32), numbers[-_COMPARED:].astype(np.float32)
     except (TypeError, ValueError):
@@ -117,4 +118,4 @@ def _ends(value: Any) -> _Ends | None:
 
 
 def _as_numpy(rows: torch.Tensor) -> NDArray[np.float32]:
-    return rows.to(torch.float32).numpy()
+    return rows.cpu().to(torch.float32).numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sized
-from itertools import cycle, islice
+from itertools import chain, islice, repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -194,7 +194,8 @@ class HiddenSampler(Sampler[int]):
         return math.ceil(int(self.hidden.count_nonzero()) / self.whole) * self.whole
 
     def __iter__(self) -> Iterator[int]:
-        return islice(cycle(self._once()), len(self)) if self.whole > 1 else self._once()
+        # Not `itertools.cycle`, which keeps every id as an object of its own: they are walked through once more.
+        return islice(chain.from_iterable(self._once() for _ in repeat(None)), len(self))
 
     def _once(self) -> Iterator[int]:
         hidden = self.hidden.numpy()

@@ -51,11 +51,12 @@ class Choice:
         self.id_column = id_column
         self.keeps_id = keeps_id
         self.chosen: deque[tuple[int, int]] = deque()
-        self._wanted = wanted
+        # Asked once for every sample of the stream, in every worker: these give Python's own values, in half the time.
+        self._wanted = memoryview(wanted)
         self._takes = takes
         self._partial_epoch = partial_epoch
         self._num_trained = 0 if partial_epoch is None else int(np.count_nonzero(partial_epoch.trained))
-        self._seen = np.zeros(len(wanted), dtype=bool)
+        self._seen = bytearray(len(wanted))
         self._position = -1
 
     def __call__(self, example: Mapping[str, Any]) -> bool:
@@ -96,7 +97,7 @@ class Choice:
                 f"The id {sample_id} comes a second time in one epoch of the stream. Each sample needs an id of its "
                 "own, and an epoch must end: leave `repeat` and the like out."
             )
-        self._seen[sample_id] = True
+        self._seen[sample_id] = 1
         return sample_id
 
     def _require_trained(self, sample_id: int) -> None:
@@ -113,11 +114,11 @@ class Choice:
     @property
     def has_begun(self) -> bool:
         """Whether an example with an id was seen."""
-        return bool(self._seen.any())
+        return 1 in self._seen
 
     def require_all(self) -> None:
         """Raise a ValueError unless every sample came."""
-        missing = np.flatnonzero(~self._seen)
+        missing = np.flatnonzero(np.frombuffer(self._seen, dtype=np.bool_) == 0)
         if len(missing):
             count = len(self._seen)
             raise ValueError(

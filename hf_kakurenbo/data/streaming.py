@@ -9,7 +9,7 @@ persistent workers keep a copy of: it is in memory that they share.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -115,10 +115,15 @@ class BatchAssignment:
         """How many samples this rank's slice of a batch has, those that fill it up included."""
         return len(self.positions(batch, samples)) + len(self.filling(batch, samples))
 
-    def batch_of(self, position: int) -> int | None:
-        """In which of this rank's batches the sample at a position is; None if it is another rank's."""
-        batch, place = divmod(position, self.batch_size * self.ranks)
-        return batch if place // self.batch_size == self.rank else None
+    def owner(self, batches: range, end: int) -> Callable[[int], bool]:
+        """Whether the sample at a position, below `end`, is in one of these batches of this rank, as a function."""
+        whole, first = self.batch_size * self.ranks, self.rank * self.batch_size
+        behind = first + self.batch_size
+
+        def is_own(position: int) -> bool:
+            return first <= position % whole < behind and 0 <= position < end and position // whole in batches
+
+        return is_own
 
 
 SKIPPED = object()
@@ -318,25 +323,28 @@ class SampleStream(IterableDataset[Any]):
             return
         last, dropped = batches[-1], self._dropped
         filling = assignment.filling(last, samples)
+        fills = frozenset(filling)
         end = assignment.assigned(samples)
         # Whoever has the last batch continues to the end, to see that the stream ends where it should.
         stops_after = assignment.positions(last, samples)[-1] if last < assignment.batches(samples) - 1 else None
 
-        def is_own(position: int) -> bool:
-            return 0 <= position < end and assignment.batch_of(position) in batches
+        is_own = assignment.owner(batches, end)
+
+        def is_made(place: int) -> bool:
+            return is_own(place - dropped) or place - dropped in fills
 
         partial_epoch = None if self._of_hidden else self._partial_epoch
         choice = Choice(
             self.id_column,
             self._hidden.numpy() == self._of_hidden,
-            lambda position: is_own(position - dropped) or position - dropped in filling,
+            is_made,
             self.keeps_id,
             partial_epoch if partial_epoch is not None and partial_epoch.epoch == epoch else None,
         )
         kept = {}
         for place, sample_id, example in examples_of(self.dataset, epoch, choice):
             position = place - dropped
-            if position in filling:
+            if position in fills:
                 kept[position] = (sample_id, copy(example))
             if is_own(position):
                 yield sample_id, example

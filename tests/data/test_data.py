@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import tracemalloc
 
 import datasets
 import numpy as np
@@ -272,3 +273,15 @@ def test_the_generators_are_untouched_after_an_error_too():
     first = draw()
     before.restore()
     assert draw() == first
+
+
+@pytest.mark.parametrize("whole", [1, 64])
+def test_hidden_ids_are_not_kept(whole):
+    """As Python's integers they would take 32 bytes each, of millions."""
+    sampler = HiddenSampler(torch.ones(300_000, dtype=torch.bool), whole)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in sampler) == len(sampler)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()

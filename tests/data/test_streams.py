@@ -186,10 +186,12 @@ def test_every_position_is_dealt_once(assignments, samples):
         for position in assignment.positions(batch, samples)
     ]
     assert sorted(position for position, _, _ in places) == list(range(assignments[0].assigned(samples)))
-    for position, batch, rank in places:
-        assert [assignment.batch_of(position) for assignment in assignments] == [
-            batch if assignment.rank == rank else None for assignment in assignments
-        ]
+    end = assignments[0].assigned(samples)
+    for assignment in assignments:
+        for batches in (range(0, 99, 2), range(1, 99, 2)):
+            is_own = assignment.owner(batches, end)
+            own = {position for position, batch, rank in places if rank == assignment.rank and batch in batches}
+            assert {position for position in range(-9, samples + 9) if is_own(position)} == own
 
 
 @given(assignments, st.integers(0, 60))

@@ -15,9 +15,10 @@ from hf_kakurenbo.fdsl.kernels.drawing import Drawing
 from hf_kakurenbo.fdsl.kernels.iterated_functions import Variation
 from hf_kakurenbo.fdsl.kernels.random_numbers import random_bits, uniform
 from hf_kakurenbo.fdsl.kernels.random_tensors import keys_tensor, random_bits_tensor, uniform_tensor
+from needs_gpu import NEEDS_GPU
 
 POINTS = dict.fromkeys(["fractaldb-test", "exfractaldb-test", "ofdb2d-test", "ofdb3d-test"], 2000)
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
 
 
 @given(key=st.integers(0, 2**64 - 1), counter=st.integers(0, 2**62))

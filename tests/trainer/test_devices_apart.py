@@ -10,10 +10,11 @@ from test_policy_weights import CASES as WEIGHED
 from test_policy_weights import LOGITS, WEIGHTS
 from torch import nn
 from torch._dynamo.utils import counters
+from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback
 
 from hf_kakurenbo import SampleStatistics
-from hf_kakurenbo.data.identity import IdentifiedExamples, IdentifyingCollator
+from hf_kakurenbo.data.identity import IdentifiedDataset, IdentifiedExamples, IdentifyingCollator
 from hf_kakurenbo.distributed import collectives
 from hf_kakurenbo.distributed.data_parallel import DataParallelWorld
 from hf_kakurenbo.hiding import HidingRun, InfoBatchPolicy
@@ -165,6 +166,53 @@ def test_the_order_of_examples_on_the_device_is_compared(device, turned):
     )
     with pytest.raises(ValueError, match="in another order") if turned is reversed else nullcontext():
         collator(IdentifiedExamples([7, 8, 9], examples))
+
+
+@pytest.mark.parametrize("rows", [["x"], ["x", "y"], []], ids=str)
+def test_ids_go_where_all_of_a_batch_is_and_are_not_waited_for(device, rows):
+    """Else they would be the one copy in a step that blocks."""
+    batch = {name: torch.ones(3, device=DEVICE if name == "x" else "cpu") for name in rows}
+    device.events.clear()
+    collated = IdentifyingCollator(lambda examples: batch, "sample_id", active=True)(
+        IdentifiedExamples([7, 8, 2**24 + 1], [{}] * 3)
+    )
+    assert collated["sample_id"].device == (DEVICE if rows == ["x"] else torch.device("cpu"))
+    assert collated["sample_id"].tolist() == [7, 8, 2**24 + 1]
+    sent = device.of("copy", direction="to device")
+    assert [event.waits for event in sent] == [False] * (rows == ["x"])
+
+
+class DrawnOnDevice(Dataset):
+    """Draws its examples at random on the device, a batch at a time."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices):
+        return [{"x": row} for row in torch.rand(len(indices), 2, device=DEVICE)]
+
+
+def test_an_example_that_is_asked_for_once_more_leaves_the_devices_generator(device):
+    before = torch.lazy.get_rng_state()
+    DrawnOnDevice().__getitems__([5, 3, 9])
+    after = torch.lazy.get_rng_state()
+    torch.lazy.set_rng_state(before)
+    IdentifiedDataset(DrawnOnDevice()).__getitems__([5, 3, 9])
+    assert torch.equal(torch.lazy.get_rng_state(), after)
+
+
+def test_of_long_examples_on_the_device_only_their_ends_are_compared(device):
+    examples = [{"x": row} for row in torch.rand(4, 10_000).to(DEVICE)]
+    device.events.clear()
+    collator = IdentifyingCollator(
+        lambda rows: {"x": torch.stack([row["x"] for row in rows])}, "sample_id", active=True
+    )
+    collator(IdentifiedExamples([1, 2, 3, 4], examples))
+    copied = device.of("copy", direction="to host")
+    assert 0 < sum(event.nbytes for event in copied) < 8_000, report(copied)
 
 
 def test_ids_that_the_users_collator_keeps_on_the_device(device):
@@ -328,6 +376,22 @@ def test_a_compiled_model_is_compiled_once_more_for_the_refresh(tmp_path):
     assert made._training.run.refreshed_samples > 64
     assert counters["stats"]["unique_graphs"] == 2
     assert not counters["graph_break"]
+
+
+def test_last_batches_of_other_sizes_compile_no_more_from_epoch_to_epoch(tmp_path):
+    """Each pass has one graph of full batches, and one of any size: two of training, two of the refresh."""
+    graphs = {}
+    for epochs in (3, 7):
+        torch._dynamo.reset()
+        counters.clear()
+        options = {"torch_compile": True, "torch_compile_backend": "eager", "num_train_epochs": epochs}
+        made = trained(tmp_path / str(epochs), model=LinearClassifier, dataset=samples(61), **options, **HIDING)
+        sizes = {
+            epoch["kakurenbo/visible_samples"] % 16 for epoch in made.state.log_history if "kakurenbo/lr_scale" in epoch
+        }
+        graphs[epochs] = counters["stats"]["unique_graphs"], len(sizes)
+    assert graphs[3][0] == graphs[7][0] <= 4
+    assert graphs[7][1] > 1, "the last batches have other sizes"
 
 
 def test_measuring_what_a_compiled_model_returns_does_not_compile_it_anew():

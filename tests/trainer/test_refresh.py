@@ -9,6 +9,7 @@ from torch import nn
 
 from hf_kakurenbo.hiding import forward_only
 from hf_kakurenbo.trainer import epochs
+from needs_gpu import NEEDS_GPU
 from toy import Classifier, make_trainer, samples, trained
 
 HIDING = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3}
@@ -58,15 +59,12 @@ def assert_untouched(before, after):
     assert before[4:] == after[4:]
 
 
-needs_cuda = pytest.mark.skipif(torch.cuda.device_count() != 1, reason="needs one GPU")
-
-
 @pytest.mark.parametrize(
     "options",
     [
         {"dataloader_num_workers": 0},
         {"dataloader_num_workers": 1},
-        pytest.param({"use_cpu": False}, marks=needs_cuda),
+        pytest.param({"use_cpu": False}, marks=NEEDS_GPU),
     ],
     ids=str,
 )
