@@ -237,12 +237,22 @@ def _drawing(results: Results) -> str:
             f"{found['bytes'] / 1e6:,.0f} MB" if "bytes" in found else "–",
             _rate(path[name]["loaded"]) if name in path else "–",
             f"{path[name]['trained']:,.0f}" if name in path else "–",
+            f"{path[name]['hiding']:.1%}" if name in path else "–",
             _rate(found["on_cpu"]),
         ]
         for name, found in results.items()
         if name not in ("data path", "consumed")
     ]
-    header = ["images/s", "drawn", "as a dataset", "memory", "augmented", "DeiT-Tiny trained on them", "one CPU thread"]
+    header = [
+        "images/s",
+        "drawn",
+        "as a dataset",
+        "memory",
+        "augmented",
+        "DeiT-Tiny trained on them",
+        "an epoch with 30 % hidden",
+        "one CPU thread",
+    ]
     consumed = ", ".join(f"{name} {_rate(rates)}" for name, rates in results.get("consumed", {}).items())
     shown = table(header, rows) if rows else ""
     return "\n\n".join(

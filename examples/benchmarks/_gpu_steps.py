@@ -55,6 +55,8 @@ def measure_steps(setting: Setting, network: str, compiles: bool = False) -> Res
     task = make_task(setting, network, compiles)
     # A fraction that leaves whole batches, or, compiled, one that does not: batches of another size are compiled anew.
     fraction, rounds = (0.31 if compiles else 0.3), (1 if compiles or setting.rehearse else 2)
+    # Five trainings share the code that is compiled; by default it is compiled for eight cases, and then no more.
+    torch._dynamo.config.recompile_limit = 64
     found: list[Result] = []
     for number in range(rounds):
         gc.collect()
@@ -160,9 +162,11 @@ def count_synchronizations(setting: Setting) -> Result:
 
 def _count(setting: Setting, fraction: float | None, non_blocking: bool) -> Result:
     base = make_task(setting, "vit")
-    # Batches from the CPU, as most are.
+    # Batches from the CPU, as most are; smaller, since only the waits are counted.
     options = {**base.options, "accelerator_config": {"non_blocking": non_blocking}}
-    task = Task(base.name, base.make_model, base.image_size, base.batch_size, 1, base.steps_per_epoch, None, options)
+    task = Task(
+        base.name, base.make_model, base.image_size, base.batch_size // 4, 1, base.steps_per_epoch, None, options
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer: Trainer = make_trainer(task, 2, folder, fraction)
         # In the second epoch, behind the batches whose losses are compared.

@@ -35,14 +35,16 @@ def measure(setting: Setting, dtype: str, batch: int) -> Result:
     found: Result = {"logits_bytes": logits.nbytes, "cross_entropy_seconds": _typical(loss, rounds, device)}
     run = partial(token_statistics, logits, labels, shift=True)
     name = "_PIECE" if device.type == "cuda" else "_PIECE_ON_CPU"
-    in_use = getattr(rules, name)
+    in_use, most = getattr(rules, name), rules._MOST_PIECES
+    rules._MOST_PIECES = logits.numel()
     try:
         for size in _PIECES:
             setattr(rules, name, size)
             found[f"{size}"] = {"seconds": _typical(run, rounds, device), "bytes": memory_of(run, device)}
     finally:
         setattr(rules, name, in_use)
-    return {**found, "in_use": in_use}
+        rules._MOST_PIECES = most
+    return {**found, "in_use": max(in_use, logits.numel() // most)}
 
 
 def _typical(function: Callable[[], object], rounds: int, device: torch.device) -> float:

@@ -69,9 +69,9 @@ def _on(device: str, splits: Splits) -> Splits:
 
 
 @functools.cache
-def _fashion(folder: str, device: str) -> Splits:
+def _fashion(folder: str, device: str, count: int | None) -> Splits:
     os.environ[FOLDER_VARIABLE] = folder
-    return _on(device, fashion_mnist())
+    return _on(device, fashion_mnist(count))
 
 
 @functools.cache
@@ -112,8 +112,11 @@ def _draw(split: str, device: str, categories: int, instances: int, size: int) -
 def make_task(setting: Setting, epochs: int) -> Task:
     """Fashion-MNIST from a folder, or fractals; a ResNet that is wide enough to keep a GPU busy."""
     widths, batch = ((8, 8, 8), 32) if setting.rehearse else ((256, 512, 1024), 512)
-    if setting.data is not None and not setting.rehearse:
-        load, classes = functools.partial(_fashion, str(setting.data), setting.device), 10
+    if setting.data is not None:
+        load, classes = (
+            functools.partial(_fashion, str(setting.data), setting.device, 120 if setting.rehearse else None),
+            10,
+        )
     else:
         categories, instances, size = (3, 40, 16) if setting.rehearse else (_CATEGORIES, 600, 32)
         load, classes = functools.partial(_formulas, setting.device, categories, instances, size), categories

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _trainings import Images, ToyNetwork
+from _trainings import Images, make_vit
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from hf_kakurenbo import KakurenboConfig, KakurenboTrainer
@@ -28,7 +28,7 @@ class Options:
         folder: for checkpoints and the outcome.
         rehearse: on the CPU.
         batch_size: of each process.
-        deterministic: by deterministic kernels alone.
+        deterministic: by deterministic kernels alone, in half precision, with checkpoints.
         killed_after: the step after which the process ends as if it were killed; None to train to the end.
         resumes: continue from the last checkpoint.
         backend: of torch.distributed; None for its own choice.
@@ -70,7 +70,7 @@ def train(options: Options) -> dict[str, Any]:
         fraction_milestones=[0.0],
         fraction_factors=[1.0],
         move_back=False,
-        bf16=True,
+        bf16=options.deterministic,
         use_cpu=options.rehearse,
         full_determinism=options.deterministic,
         ddp_backend=options.backend,
@@ -84,7 +84,7 @@ def train(options: Options) -> dict[str, Any]:
     set_seed(0)
     torch.use_deterministic_algorithms(options.deterministic)
     trainer = KakurenboTrainer(
-        model=ToyNetwork((16, 32, 64)),
+        model=make_vit(32, 8, 2, 64, 2),  # whose samples do not depend on their batch
         args=args,
         train_dataset=Images(SAMPLES, 32),
         callbacks=[Killed(options.killed_after)] if options.killed_after else None,

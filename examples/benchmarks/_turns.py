@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import random
 import threading
 import time
@@ -29,7 +30,9 @@ class Lane:
         self._since = 0.0
         self._may_run, self._has_paused = threading.Semaphore(0), threading.Semaphore(0)
         self._threads = torch.get_num_threads()  # PyTorch keeps it for each thread
-        threading.Thread(target=self._run, args=(function,), daemon=True).start()
+        # In the context of whoever makes it: PyTorch's settings of compilation are variables of a context.
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._run, function), daemon=True).start()
 
     def advance(self) -> float:
         """Let it run to its next pause, or to its end; the seconds that this took.

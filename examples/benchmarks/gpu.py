@@ -24,6 +24,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -52,10 +53,10 @@ def list_stages(records: Path) -> str:
     return "\n".join([*lines, *missing_text()])
 
 
-def environment_of_children(site: Path | None) -> dict[str, str]:
-    """The environment of the processes that measure: the repository and the wheels can be imported."""
+def environment_of_children(site: str) -> dict[str, str]:
+    """The environment of the processes that measure: the repository and a folder of packages can be imported."""
     before = os.environ.get("PYTHONPATH")
-    paths = [str(ROOT), *([str(site)] if site else []), *([before] if before else [])]
+    paths = [str(ROOT), site, *([before] if before else [])]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
@@ -99,10 +100,15 @@ def measure_inside(stage: Stage, args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace) -> bool:
     """Measure what is left of the stages, as far as the budget goes; whether nothing was ended or failed."""
     until = time.monotonic() + args.budget_seconds
-    site = args.records / "wheels" if args.wheels else None
-    if site is not None:
-        install_wheels(args.wheels, site)
-    environment, well = environment_of_children(site), True
+    with tempfile.TemporaryDirectory() as site:
+        if args.wheels:
+            install_wheels(args.wheels, Path(site))
+        return measure_stages(args, until, environment_of_children(site))
+
+
+def measure_stages(args: argparse.Namespace, until: float, environment: dict[str, str]) -> bool:
+    """Measure what is left of the stages until a time; whether nothing was ended or failed."""
+    well = True
     for stage in [STAGES[name] for name in args.stage or STAGES]:
         if args.again:
             Record(args.records, stage).path.unlink(missing_ok=True)
