@@ -145,6 +145,19 @@ class OutOfMemoryLater(Counting):
         return super().forward(x, row, labels)
 
 
+class OutOfMemoryInRefresh(Counting):
+    """Fails once, in the second batch of the first refresh."""
+
+    looks = 0
+
+    def forward(self, x, row, labels=None):
+        self.looks += not self.training
+        if self.looks == 2 and not self.training:
+            self.trained.clear()
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().forward(x, row, labels)
+
+
 OPTIONS = {
     "columns kept": {"remove_unused_columns": False},
     "caches emptied": {"torch_empty_cache_steps": 1},
@@ -186,13 +199,22 @@ def test_part_of_an_epoch_at_the_end(tmp_path):
     assert all(hidden[1:])
 
 
-def test_a_batch_that_fails_in_an_epoch_that_hides_begins_the_training_anew(tmp_path):
-    trainer = make(tmp_path, model=OutOfMemoryLater, auto_find_batch_size=True)
+@pytest.mark.parametrize("model", [OutOfMemoryLater, OutOfMemoryInRefresh], ids=lambda model: model.__name__)
+def test_a_batch_that_fails_in_an_epoch_that_hides_begins_the_training_anew(tmp_path, model):
+    trainer = make(tmp_path, model=model, auto_find_batch_size=True)
     trainer.train()
     assert trainer._train_batch_size == 14  # nine tenths of 16
     assert len(trainer.epochs.hidden) == 4
     del trainer.epochs.hidden[0]  # of the training that failed
     assert_hides_right(trainer)
+
+
+def test_a_refresh_that_fails_leaves_the_model_in_training_mode(tmp_path):
+    trainer = make(tmp_path, model=OutOfMemoryInRefresh)
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.train()
+    assert trainer.model.training
+    assert torch.is_grad_enabled()
 
 
 def test_tokens_are_counted_of_what_is_trained(tmp_path):
