@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -62,11 +63,11 @@ def _counts(report: Any) -> Result:
 # ---- Trainings ----
 
 
-def _train(setting: Setting, folder: Path, processes: int | None = None, **options: Any) -> dict[str, Any] | None:
+def _train(rehearse: bool, folder: Path, processes: int | None = None, **options: Any) -> dict[str, Any] | None:
     """The outcome of a training; None of one that was killed.
 
     Args:
-        setting: where.
+        rehearse: on the CPU.
         folder: for its files.
         processes: how many `torchrun` starts; None to start it without.
         options: of `_gpu_worker.Options`.
@@ -74,11 +75,11 @@ def _train(setting: Setting, folder: Path, processes: int | None = None, **optio
     Raises:
         RuntimeError: it failed.
     """
-    given = {"folder": str(folder), "rehearse": setting.rehearse, **options}
+    given = {"folder": str(folder), "rehearse": rehearse, **options}
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes else []
     command = [sys.executable, *launcher, str(Path(__file__).with_name("_gpu_worker.py")), json.dumps(given)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if processes and processes > 1 and not setting.rehearse:  # all on the one GPU
+    if processes and processes > 1 and not rehearse:  # all on the one GPU
         environment |= {"ACCELERATE_TORCH_DEVICE": "cuda:0", "ACCELERATE_BYPASS_DEVICE_MAP": "true"}
     if options.get("deterministic"):
         environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
@@ -112,9 +113,7 @@ def compare_one_rank(setting: Setting) -> Result:
         What the ranks are; `refreshed`, samples of forward-only passes of both; `hidden_alike`, the fraction of the
         samples that were hidden as often; `largest_difference` of a recorded loss; whether they are the same.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        alone, ranks = (Path(folder) / name for name in ("alone", "ranks"))
-        return _compared(*filter(None, (_train(setting, alone), _train(setting, ranks, processes=1))))
+    return _against_alone(setting, processes=1)
 
 
 def compare_two_ranks(setting: Setting) -> Result:
@@ -123,10 +122,23 @@ def compare_two_ranks(setting: Setting) -> Result:
     Returns:
         As `compare_one_rank`.
     """
+    return _against_alone(setting, processes=2, batch_size=BATCH // 2, backend="gloo")
+
+
+def _against_alone(setting: Setting, **options: Any) -> Result:
     with tempfile.TemporaryDirectory() as folder:
-        alone, ranks = (Path(folder) / name for name in ("alone", "ranks"))
-        of_ranks = _train(setting, ranks, processes=2, batch_size=BATCH // 2, backend="gloo")
-        return _compared(*filter(None, (_train(setting, alone), of_ranks)))
+        ranks = _train(setting.rehearse, Path(folder), **options)
+        assert ranks is not None
+        return _compared(_alone(setting.rehearse), ranks)
+
+
+@functools.cache
+def _alone(rehearse: bool) -> dict[str, Any]:
+    """The same training in one process, without a launcher."""
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = _train(rehearse, Path(folder))
+        assert outcome is not None
+        return outcome
 
 
 def compare_resumed(setting: Setting) -> Result:
@@ -137,10 +149,11 @@ def compare_resumed(setting: Setting) -> Result:
     """
     with tempfile.TemporaryDirectory() as folder:
         whole, parts = (Path(folder) / name for name in ("whole", "parts"))
-        unbroken = _train(setting, whole, deterministic=True)
-        if _train(setting, parts, deterministic=True, killed_after=50) is not None:
+        train = functools.partial(_train, setting.rehearse, deterministic=True)
+        unbroken = train(whole)
+        if train(parts, killed_after=50) is not None:
             raise RuntimeError("The training that was to be killed came to its end.")
-        resumed = _train(setting, parts, deterministic=True, resumes=True)
+        resumed = train(parts, resumes=True)
         assert unbroken is not None
         assert resumed is not None
         return _compared(unbroken, resumed)

@@ -37,6 +37,17 @@ def test_a_rule_gives_what_the_cpu_gives_and_waits_for_nothing(name, dtype):
         torch.testing.assert_close(field.cpu(), of_cpu, equal_nan=True)
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_has_deterministic_kernels(name):
+    rule, logits, labels = RULES[name]
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (rule(logits.to("cuda"), labels.to("cuda")) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True))
+
+
 @pytest.mark.parametrize("waiting", [0, 2**18], ids=["at once", "later"])
 @pytest.mark.parametrize("options", [{}, {"bf16": True}, {"torch_compile": True}], ids=str)
 def test_a_training_hides_what_that_on_the_cpu_hides(tmp_path, monkeypatch, waiting, options):
