@@ -109,8 +109,8 @@ def _ends(value: Any) -> _Ends | None:
         return None
     try:
         if isinstance(value, torch.Tensor):  # which a dataset may have put on a GPU
-            numbers = value.detach().reshape(-1)
-            return _as_numpy(numbers[:_COMPARED]), _as_numpy(numbers[-_COMPARED:])
+            row = value.detach().reshape(-1)
+            return _as_numpy(row[:_COMPARED]), _as_numpy(row[-_COMPARED:])
         numbers = np.asarray(value).reshape(-1)
         return numbers[:_COMPARED].astype(np.float32), numbers[-_COMPARED:].astype(np.float32)
     except (TypeError, ValueError):

@@ -52,7 +52,7 @@ class Choice:
         self.keeps_id = keeps_id
         self.chosen: deque[tuple[int, int]] = deque()
         # Asked once for every sample of the stream, in every worker: these give Python's own values, in half the time.
-        self._wanted = memoryview(wanted)
+        self._wanted = wanted.data
         self._takes = takes
         self._partial_epoch = partial_epoch
         self._num_trained = 0 if partial_epoch is None else int(np.count_nonzero(partial_epoch.trained))
