@@ -160,12 +160,12 @@ def _samples_of_tokens(examples: Any, batch: Mapping[str, Any]) -> torch.Tensor 
 def _where_the_batch_is(ids: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
     """Ids on the device of a batch that is on one already.
 
-    Alone on the CPU they would be what every step waits for: Accelerate's copies block. This one need not, since nobody
-    writes into its source.
+    Alone on the CPU they would be what every step waits for: Accelerate's copies block. This one need not: CUDA reads
+    memory that is not pinned before it returns, and nobody writes into it. MPS may read it later, when it is gone.
     """
     device = next((entry.device for entry in batch.values() if isinstance(entry, torch.Tensor)), ids.device)
     on_cpu = any(isinstance(entry, torch.Tensor) and entry.device.type == "cpu" for entry in batch.values())
-    return ids if on_cpu else ids.to(device, non_blocking=True)
+    return ids if on_cpu else ids.to(device, non_blocking=device.type != "mps")
 
 
 def _as_array(tokens: Any) -> np.ndarray:

@@ -113,7 +113,7 @@ def _ends(value: Any) -> _Ends | None:
             return _as_numpy(row[:_COMPARED]), _as_numpy(row[-_COMPARED:])
         numbers = np.asarray(value).reshape(-1)
         return numbers[:_COMPARED].astype(np.float32), numbers[-_COMPARED:].astype(np.float32)
-    except (TypeError, ValueError):
+    except (RuntimeError, TypeError, ValueError):  # a sparse tensor has no rows of numbers
         return None
 
 

@@ -27,6 +27,8 @@ class Recorder:
     # Logits that wait for their statistics, 1 MB of them. Small batches are expensive one by one: their statistics are
     # a dozen operations, each of which takes as long on 64 rows as on 4,096.
     _WAITING_ELEMENTS = 2**18
+    # Batches that wait, however small: their three tensors take 512 bytes each of a GPU at least, 6 MB of these.
+    _WAITING_BATCHES = 2**12
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class Recorder:
         self._waiting.append((ids, logits.detach().clone(), labels))
         self._versions.append(_version(ids) + _version(labels))
         self._waiting_elements += logits.numel()
-        if self._waiting_elements >= self._WAITING_ELEMENTS:
+        if self._waiting_elements >= self._WAITING_ELEMENTS or len(self._waiting) >= self._WAITING_BATCHES:
             self._settle()
 
     def _settle(self) -> None:

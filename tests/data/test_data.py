@@ -24,6 +24,7 @@ from hf_kakurenbo.data import (
     samplers,
     untouched_random_state,
 )
+from hf_kakurenbo.data.identity import IdentifiedExamples
 
 
 def seedable(count, seed=3):
@@ -285,3 +286,9 @@ def test_hidden_ids_are_not_kept(whole):
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_sparse_examples_have_no_ends_to_compare():
+    rows = [torch.eye(3)[i].to_sparse() for i in range(3)]
+    collator = IdentifyingCollator(lambda some: {"x": torch.stack([row.to_dense() for row in rows])}, "id", active=True)
+    assert collator(IdentifiedExamples([4, 5, 6], [{"x": row} for row in rows]))["id"].tolist() == [4, 5, 6]

@@ -315,6 +315,20 @@ def test_what_waits_is_a_copy_and_keeps_its_place():
     torch.testing.assert_close(figures[:2], figures[-2:])
 
 
+def test_no_more_small_batches_wait_than_a_device_has_room_for(monkeypatch):
+    """Each takes a kilobyte and a half of a GPU, however few logits it has."""
+    monkeypatch.setattr(Recorder, "_WAITING_BATCHES", 10)
+    recorder, most = Recorder(), 0
+    for index in range(25):
+        batch = Prediction(single_label_statistics, torch.tensor([[2.0, 0.0]]), torch.tensor([index % 2]))
+        recorder.add_prediction(torch.tensor([index]), batch)
+        most = max(most, len(recorder._waiting))
+    assert most == 9
+    measured = recorder.gathered()
+    assert measured.ids.tolist() == list(range(25))
+    assert measured.correct.tolist() == [index % 2 == 0 for index in range(25)]
+
+
 def test_batches_of_other_lengths_do_not_wait_together():
     recorder = Recorder()
     for start, length in ((0, 11), (2, 11), (4, 9)):
