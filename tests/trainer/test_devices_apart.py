@@ -378,13 +378,15 @@ def test_a_compiled_model_is_compiled_once_more_for_the_refresh(tmp_path):
     assert not counters["graph_break"]
 
 
-def test_last_batches_of_other_sizes_compile_no_more_from_epoch_to_epoch(tmp_path):
+@pytest.mark.parametrize("updates", ["scaled", "constant"])
+def test_batches_of_other_sizes_compile_no_more_from_epoch_to_epoch(tmp_path, updates):
     """Each pass has one graph of full batches, and one of any size: two of training, two of the refresh."""
     graphs = {}
     for epochs in (3, 7):
         torch._dynamo.reset()
         counters.clear()
         options = {"torch_compile": True, "torch_compile_backend": "eager", "num_train_epochs": epochs}
+        options["hidden_epoch_updates"] = updates
         made = trained(tmp_path / str(epochs), model=LinearClassifier, dataset=samples(61), **options, **HIDING)
         sizes = {
             epoch["kakurenbo/visible_samples"] % 16 for epoch in made.state.log_history if "kakurenbo/lr_scale" in epoch
