@@ -30,10 +30,10 @@ python examples/benchmarks/gpu.py --page docs/gpu.md
 
 One GPU, about {minutes} minutes in all. A call can be ended anywhere: every piece is written into a record
 (`docs/gpu/*.json`) as soon as it is measured, and the next call continues with what is left; `--stage` names stages,
-`--budget-seconds` gives less time, `--again` measures anew. What takes turns in one run is compared as ratios.
-`--rehearse` runs every line on the CPU, small.
+`--budget-seconds` gives less time, `--records` names another folder, `--again` measures anew. What takes turns in one
+run is compared as ratios. `--rehearse` runs every line on the CPU, small.
 
-It needs the repository, and these packages. Nothing else is installed, and nothing is downloaded:
+It needs the repository, and these packages with what they need. Nothing else is installed or downloaded:
 
 | | packages |
 | --- | --- |

