@@ -69,7 +69,7 @@ class Stage:
         return sum(piece.seconds for piece in self.pieces)
 
 
-_FAMILIES = ("fractaldb", "exfractaldb", "rcdb", "visualatom", "ofdb2d", "ofdb3d")
+_FAMILIES = ("fractaldb", "exfractaldb", "rcdb", "visualatom", "ofdb2d", "ofdb3d", "1pfrac")
 SEEDS = (0, 1, 2)
 METHODS = ("no hiding", "no hiding, shorter", "KAKURENBO", "spaced repetition")
 
