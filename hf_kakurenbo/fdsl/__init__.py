@@ -10,12 +10,22 @@ if TYPE_CHECKING:
     from .loading.dataset import FDSLDataset
     from .loading.load import load_fdsl
     from .loading.one_of_each import OneOfEachCategory
+    from .loading.rows import FDSLSelection
 
-__all__ = ["FDSLDataset", "OneOfEachCategory", "list_fdsl", "load_fdsl", "register_dataset", "register_family"]
+__all__ = [
+    "FDSLDataset",
+    "FDSLSelection",
+    "OneOfEachCategory",
+    "list_fdsl",
+    "load_fdsl",
+    "register_dataset",
+    "register_family",
+]
 
 # Loaded on first use: registering the name with `datasets` shall import neither Numba nor torch.
 _HOMES = {
     "FDSLDataset": "loading.dataset",
+    "FDSLSelection": "loading.rows",
     "OneOfEachCategory": "loading.one_of_each",
     "list_fdsl": "catalog",
     "load_fdsl": "loading.load",
