@@ -48,7 +48,7 @@ nitpick_ignore_regex = [
     (
         "py:class",
         r".*\.(DataParallelWorld|EpochRecord|FamilyClass|HasParamGroups|MethodSummary|PolicyClass|Prediction"
-        r"|SampleRecord|SchedulerStart|Self)",
+        r"|Rows|SampleRecord|SchedulerStart|Self)",
     ),
 ]
 
