@@ -22,6 +22,9 @@ from .utils.names import did_you_mean
 NO_HIDING = "none"
 """The `hiding_policy` that makes the trainer a plain one."""
 
+TRACKED = ("end", "epoch", "no")
+"""When trackers get the samples of the ledger."""
+
 
 @dataclass
 class HidingArguments:
@@ -121,6 +124,13 @@ class HidingArguments:
             "once: its checkpoint folder, or the folder of its saved model. Set hiding_warmup_epochs to 0 with it."
         },
     )
+    log_hidden_samples: str = field(
+        default="end",
+        metadata={
+            "help": "When TensorBoard, W&B, MLflow or Trackio get histograms of the samples' losses and confidences, "
+            "and the samples that stand out: 'end', 'epoch' (after each one), or 'no'."
+        },
+    )
     sample_id_column: str = field(
         default="sample_id", metadata={"help": "The entry of a batch, and the column of a stream, that names a sample."}
     )
@@ -185,6 +195,9 @@ class KakurenboConfig(HidingArguments, TrainingArguments):
             epoch, as `trainer.ledger.history` and in every checkpoint.
         initial_ledger: begin with the ledger of an earlier training on the same samples, so that hiding can start at
             once: its checkpoint folder, or the folder of its saved model. It needs `hiding_warmup_epochs=0`.
+        log_hidden_samples: when the trackers of `report_to` get histograms of the samples' losses and confidences, and
+            the samples hidden most, hidden least and never learnt: `"end"` of the training, after each `"epoch"`, or
+            `"no"`. TensorBoard, W&B, MLflow and Trackio take them.
         sample_id_column: the column of a stream with the ids of its samples, integers from 0, and the entry of a batch
             under which ids travel.
         num_samples: N, how many samples a training stream has, if it does not say so itself; at least 1.
@@ -313,6 +326,11 @@ def validate_hiding(options: HidingArguments) -> None:
         raise ValueError(
             f"min_visible_per_class={options.min_visible_per_class} must be a number of samples, 0 or more; 0 for no "
             "floor."
+        )
+    if options.log_hidden_samples not in TRACKED:
+        raise ValueError(
+            f"log_hidden_samples={options.log_hidden_samples!r} must be one of {', '.join(map(repr, TRACKED))}."
+            f"{did_you_mean(options.log_hidden_samples, TRACKED)}"
         )
     if not options.sample_id_column:
         raise ValueError("sample_id_column='' is empty: give the name of the entry that holds the sample ids.")

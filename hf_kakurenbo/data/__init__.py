@@ -10,6 +10,7 @@ from .samplers import HiddenSampler, VisibleSampler
 from .sources import PartialEpoch
 from .stored_rows import source_of
 from .streaming import BatchAssignment, IndexedStream, SampleStream, StreamCollator, StreamOrder, is_indexed
+from .visible_loader import IdentifiedBatch, VisibleLoader
 
 __all__ = [
     "BatchAssignment",
@@ -17,6 +18,7 @@ __all__ = [
     "BatchSizes",
     "HiddenLoader",
     "HiddenSampler",
+    "IdentifiedBatch",
     "IdentifiedDataset",
     "IdentifyingCollator",
     "IndexedStream",
@@ -27,6 +29,7 @@ __all__ = [
     "SampleStream",
     "StreamCollator",
     "StreamOrder",
+    "VisibleLoader",
     "VisibleSampler",
     "digest_rows",
     "drop_ids",

@@ -37,12 +37,16 @@ class Recorder:
         data_parallel: DataParallelWorld | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self._data_parallel = data_parallel
+        self.data_parallel = data_parallel
         self._pending = PendingMeasurements(self.device, num_samples, data_parallel or DataParallelWorld.of_all_ranks())
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._versions: list[int] = []
         self._waiting_kind: Any = None
         self._waiting_elements = 0
+
+    def to(self, device: torch.device | str) -> None:
+        """Take measurements from another device from now on."""
+        self.device = self._pending.device = torch.device(device)
 
     @torch.no_grad()
     def add(self, ids: Tensor, statistics: SampleStatistics) -> None:
@@ -103,7 +107,7 @@ class Recorder:
         """Take over this rank's fraction of what all ranks had measured, as `gathered` gave it."""
         self.clear()
         # By default asked for only now: the ranks may have met after this object was made.
-        ranks, rank, *_ = self._data_parallel or DataParallelWorld.of_all_ranks()
+        ranks, rank, *_ = self.data_parallel or DataParallelWorld.of_all_ranks()
         self._pending.append_packed(Measurements(*(rows[rank::ranks] for rows in measurements)))
 
     def clear(self) -> None:

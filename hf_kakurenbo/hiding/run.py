@@ -102,6 +102,11 @@ class HidingRun(RunTimes):
         self._progress = 0.0
 
     @property
+    def next_epoch(self) -> int:
+        """The index of the epoch to begin next, or to continue where one was interrupted: 0 at first."""
+        return self.epoch + self.epoch_finished
+
+    @property
     def visible_samples(self) -> int:
         """How many samples this epoch trains on, one that is drawn twice counted twice."""
         return self._draws[0] if self._draws is not None else len(self.ledger) - self.ledger.num_hidden
@@ -348,6 +353,14 @@ class HidingRun(RunTimes):
         for name in _SAVED_SCALARS:
             setattr(self, name, scalars.get(name, 0))  # an earlier release saved fewer
         self.batch_fraction = self.batch_fraction or 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """`state` as one dict, as Accelerate and Lightning ask objects for it; a collective call."""
+        return dict(zip(("tensors", "scalars"), self.state(), strict=True))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over `state_dict`; see `load_state`."""
+        self.load_state(state["tensors"], state["scalars"])
 
     def _load_policy_state(self, tensors: dict[str, Tensor]) -> None:
         state = {

@@ -21,10 +21,15 @@ _CHANNELS = (1, 3, 4)
 class Shown(NamedTuple):
     """A sample as it is shown."""
 
-    image: str | None
-    """A data URI of its first image."""
+    picture: Image.Image | None
+    """Its first image."""
     fields: list[tuple[str, str]]
     """What else it has, by name, as text."""
+
+    @property
+    def image(self) -> str | None:
+        """A data URI of its first image."""
+        return None if self.picture is None else _data_uri(self.picture)
 
 
 def show(dataset: Any, index: int) -> Shown:
@@ -39,15 +44,15 @@ def show(dataset: Any, index: int) -> Shown:
     except Exception as error:  # a file that is gone, a transform that fails: the report is still worth having
         return Shown(None, [("not shown", f"{type(error).__name__}: {error}")])
     features = getattr(dataset, "features", None) or {}
-    image: str | None = None
+    first: Image.Image | None = None
     fields: list[tuple[str, str]] = []
     for name, value in _parts(row):
         picture = _as_image(value)
         if picture is not None:
-            image = image or _data_uri(picture)
+            first = first or picture
         elif len(fields) < _FIELDS:
             fields.append((name, _as_text(value, features.get(name))))
-    return Shown(image, fields)
+    return Shown(first, fields)
 
 
 def _parts(row: Any) -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..hiding import DataMap
 from .classes import ClassFigures
+from .confusion import Confusion
 from .epochs import EpochFigures
 from .safety import SafetyFigures
 
@@ -120,6 +121,29 @@ def hidden_by_class(classes: Sequence[ClassFigures]) -> Chart:
     return _finish(figure, alt)
 
 
+def confusion(found: Confusion) -> Chart:
+    """Samples never learnt, by their label and what is predicted of them; each number is written in its place."""
+    shown = len(found.classes)
+    figure, axes = _new(height=1.6 + 0.3 * shown)
+    axes.imshow(np.ma.masked_equal(found.counts, 0), cmap="Purples", vmin=0, vmax=max(1, found.counts.max()) * 1.25)
+    for row, column in np.argwhere(found.counts).tolist():
+        count = int(found.counts[row, column])
+        ink = "white" if count > 0.75 * found.counts.max() else _INK
+        axes.text(column, row, f"{count}", ha="center", va="center", color=ink, fontsize=_LETTERS - 2)
+    names = [_short(name, 14) for name in found.classes]
+    _label(axes, "predicted", "label")
+    axes.set_xticks(range(shown), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(shown), names)
+    axes.grid(visible=False)
+    most = (
+        f"most often {found.pairs[0][0]} taken for {found.pairs[0][1]} ({found.pairs[0][2]} samples)"
+        if found.pairs
+        else "none is predicted wrongly"
+    )
+    alt = f"Table of {found.asked:,} samples never learnt, by label and predicted class, {shown} of each: {most}."
+    return _finish(figure, alt)
+
+
 def data_map(points: DataMap) -> Chart:
     """How many samples there are of each mean confidence and variability; the shade is logarithmic."""
     from matplotlib.colors import LogNorm
@@ -193,5 +217,5 @@ def _finish(figure: Figure, alt: str) -> Chart:
     return Chart(f"data:image/svg+xml;base64,{base64.b64encode(stream.getvalue()).decode()}", alt)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"
+def _short(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

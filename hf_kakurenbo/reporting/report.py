@@ -14,6 +14,7 @@ from ..data.labels import Labels, labels_of
 from ..utils.extras import require_extra
 from ..utils.files import written_beside
 from .classes import classes_of
+from .confusion import Confusion, Predict, confusion_of, never_learnt
 from .epochs import EpochFigures, epochs_of, savings_of
 from .examples import Shown, show
 from .galleries import Gallery, galleries_of
@@ -25,6 +26,8 @@ _SHOWN_SAMPLES = 12
 # Longer tables are cut in the middle: the page stays small, and `to_parquet` has the rest.
 _TABLE_ROWS = 200
 _REGRESSION = "regression"
+# So many samples at most go through the model, to see what it predicts of them.
+_ASKED = 2000
 
 
 class Card(NamedTuple):
@@ -40,6 +43,7 @@ def write_report(
     path: str | os.PathLike[str],
     dataset: Any = None,
     label_column: str | None = None,
+    predict: Predict | None = None,
 ) -> Path:
     """Write the report of a training.
 
@@ -48,13 +52,14 @@ def write_report(
         path: the file, which appears whole or not at all; what has its name is replaced.
         dataset: the training dataset, with random access, for what is hidden by class and for the galleries.
         label_column: its column with the class of a sample; by default found by its type or name.
+        predict: what the model predicts of samples; None where there is no model, as for a training's files alone.
 
     Raises:
         RuntimeError: matplotlib or Jinja2 is not installed.
         ValueError: the dataset is another one, or has no such column.
     """
     require_extra("A report", "report", ("matplotlib", "jinja2"))
-    page = _render(**_contents(run, dataset, label_column))
+    page = _render(**_contents(run, dataset, label_column, predict))
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with written_beside(target) as stream:
@@ -62,7 +67,7 @@ def write_report(
     return target
 
 
-def _contents(run: TrainedRun, dataset: Any, label_column: str | None) -> dict[str, Any]:
+def _contents(run: TrainedRun, dataset: Any, label_column: str | None, predict: Predict | None) -> dict[str, Any]:
     """What the template shows, by name."""
     compared = dataset is not None and require_dataset(run, dataset)
     labels = None if dataset is None else labels_of(dataset, label_column)
@@ -72,6 +77,7 @@ def _contents(run: TrainedRun, dataset: Any, label_column: str | None) -> dict[s
     classes = [] if labels is None else classes_of(ledger, labels)
     safety = safety_of(ledger.history) if ledger.history is not None and predicts else []
     galleries = galleries_of(ledger, _SHOWN_SAMPLES)
+    confusion = _confusion(run, labels, predict)
     return {
         "version": __version__,
         "run": run,
@@ -84,10 +90,19 @@ def _contents(run: TrainedRun, dataset: Any, label_column: str | None) -> dict[s
         "safety": safety,
         "warnings": warnings_of(run, epochs, savings, classes, safety),
         "galleries": [(gallery, _cards(run, gallery, dataset, labels)) for gallery in galleries],
-        "missing": _missing(run, dataset, labels, compared),
-        "charts": _charts(run, epochs, classes, safety, predicts),
+        "confusion": confusion,
+        "missing": _missing(run, dataset, labels, compared, confusion, predict is not None),
+        "charts": _charts(run, epochs, classes, safety, confusion),
         "table_rows": _TABLE_ROWS,
     }
+
+
+def _confusion(run: TrainedRun, labels: Labels | None, predict: Predict | None) -> Confusion | None:
+    if predict is None:
+        return None
+    ids, of = never_learnt(run.ledger, _ASKED)
+    predictions = predict(ids)
+    return None if predictions is None else confusion_of(predictions, of, labels)
 
 
 def _accuracy(run: TrainedRun) -> float:
@@ -96,7 +111,7 @@ def _accuracy(run: TrainedRun) -> float:
 
 
 def _charts(
-    run: TrainedRun, epochs: list[EpochFigures], classes: list[Any], safety: list[Any], predicts: bool
+    run: TrainedRun, epochs: list[EpochFigures], classes: list[Any], safety: list[Any], confusion: Confusion | None
 ) -> dict[str, Any]:
     """The charts by name; those of which nothing is known are left out."""
     from . import figures
@@ -110,7 +125,9 @@ def _charts(
         charts["safety"] = figures.still_right(safety)
     if classes:
         charts["classes"] = figures.hidden_by_class(classes)
-    if ledger.history is not None and len(ledger.history) > 1 and predicts:
+    if confusion is not None:
+        charts["confusion"] = figures.confusion(confusion)
+    if ledger.history is not None and len(ledger.history) > 1 and run.rule != _REGRESSION:
         charts["map"] = figures.data_map(ledger.history.data_map())
     charts["losses"] = figures.losses(ledger.loss.numpy(), ledger.hidden.numpy())
     return charts
@@ -127,11 +144,18 @@ def _cards(run: TrainedRun, gallery: Gallery, dataset: Any, labels: Labels | Non
             facts.insert(0, ("label", labels.names[labels.values[sample]]))
         shown = Shown(None, []) if dataset is None else show(dataset, sample)
         fields = [each for each in shown.fields if labels is None or each[0] != labels.column]
-        cards.append(Card(sample, Shown(shown.image, fields), facts))
+        cards.append(Card(sample, Shown(shown.picture, fields), facts))
     return cards
 
 
-def _missing(run: TrainedRun, dataset: Any, labels: Labels | None, compared: bool) -> list[str]:
+def _missing(
+    run: TrainedRun,
+    dataset: Any,
+    labels: Labels | None,
+    compared: bool,
+    confusion: Confusion | None,
+    has_model: bool,
+) -> list[str]:
     """What the report does not have, and how it would."""
     found = []
     if dataset is None:
@@ -153,9 +177,15 @@ def _missing(run: TrainedRun, dataset: Any, labels: Labels | None, compared: boo
         )
     if run.rule == _REGRESSION:
         found.append("Right and wrong predictions: a regression has none, and hides by the loss alone.")
-    else:
+    elif has_model and confusion is None:
         found.append(
-            "With which classes the samples never learnt are confused: what the model predicted is not recorded."
+            "With which classes the samples never learnt are confused: there are none, or the model predicts no single "
+            "class of a sample, is split among ranks, or was trained on a stream, whose rows cannot be had by number."
+        )
+    elif not has_model:
+        found.append(
+            "With which classes the samples never learnt are confused: what the model predicted is not recorded, and a "
+            "training's files have no model that could be asked. `trainer.hiding_report(path)` asks the one at hand."
         )
     return found
 

@@ -63,7 +63,8 @@ def rows_of(loader: TrainingLoader) -> RowDigests | None:
 def _options(args: TrainingArguments) -> dict[str, Any]:
     """The options of hiding, and the arguments of Trainer's that bear on it."""
     options = hiding_arguments(args)
-    own = {field.name: getattr(options, field.name) for field in fields(HidingArguments)}
+    names = [field.name for field in fields(HidingArguments) if field.name != "log_hidden_samples"]  # trackers' alone
+    own = {name: getattr(options, name) for name in names}
     if isinstance(options.policy_options, str):
         own["policy_options"] = json.loads(options.policy_options)
     others = {name: getattr(args, name, None) for name in (*_ORDER, *_LENGTH)}

@@ -32,6 +32,7 @@ from .refresh import measure_all, refresh_hidden
 from .reporting import show_in_progress_bars
 from .resuming import restore_unlogged_loss
 from .state import Training
+from .tracking import log_hidden_samples
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +224,7 @@ def end_epoch(trainer: Any, training: Training) -> None:
     should_log = trainer.control.should_log
     with metrics_set_aside(trainer):
         trainer.log(run.report())
+    log_hidden_samples(trainer, training, "epoch")
     trainer.control.should_log = should_log  # `log` takes a request for the training loss as served
     _warn_of_cost(training)
 

@@ -31,6 +31,7 @@ from .preemption import save_at_the_same_update
 from .protecting import refuse_protection
 from .row_origin import given_dataset
 from .state import Training
+from .tracking import log_hidden_samples
 from .validation import refuse_switching, refuse_what_cannot_be_honoured, require_a_batch
 
 if TYPE_CHECKING:
@@ -344,6 +345,7 @@ class KakurenboMixin(_Base):
         if not run.epoch_finished:
             end_epoch(self, self._training)
         learning_rate.end_compensation(self)
+        log_hidden_samples(self, self._training, "end")
         samples = num_train_samples_argument(self, run.samples_this_session)
         output = super()._finalize_training(trial, samples, start_time)
         reporting.show_summary(self, self._training)

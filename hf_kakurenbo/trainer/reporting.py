@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..reporting import TrainedRun, write_report
 from ..reporting.model_card import section_of, with_section
 from ..reporting.summary import summary_of
 from .continuity import describe_training
+from .predictions import predict
 from .state import Training
 
 logger = logging.getLogger(__name__)
@@ -29,8 +31,9 @@ def write_report_of(
         raise ValueError("There is nothing to report: the trainer has not trained with hiding yet. Call `train` first.")
     if not trainer.is_world_process_zero():
         return None
-    shown = _dataset_of(trainer, len(training.run.ledger)) if dataset is None else dataset
-    return write_report(_run_of(trainer, training, check_rows=dataset is not None), path, shown, label_column)
+    shown = training_rows(trainer, len(training.run.ledger)) if dataset is None else dataset
+    run = _run_of(trainer, training, check_rows=dataset is not None)
+    return write_report(run, path, shown, label_column, partial(predict, trainer, training))
 
 
 def add_to_model_card(trainer: Any, training: Training) -> None:
@@ -77,7 +80,7 @@ def _run_of(trainer: Any, training: Training, check_rows: bool) -> TrainedRun:
     )
 
 
-def _dataset_of(trainer: Any, samples: int) -> Any:
+def training_rows(trainer: Any, samples: int) -> Any:
     """The training dataset as it was given, if it has a row for each sample: before texts were turned into numbers."""
     for dataset in (trainer._given_dataset, trainer.train_dataset):
         if isinstance(dataset, SampleStream | Mapping) or not hasattr(dataset, "__len__"):

@@ -55,6 +55,7 @@ class Training:
     generators_at_end: str | None = None
     epochs_hidden: int = 0
     cost_is_told: bool = False
+    failed_trackers: set[str] = field(default_factory=set)
     checkpoint: Path | None = None
 
     @property
