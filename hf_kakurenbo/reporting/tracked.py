@@ -13,7 +13,8 @@ from .galleries import galleries_of
 
 _BINS = 64
 _SAMPLES = 12
-_TEXT = 200
+# Characters of an entry of a sample, and of all of them.
+_ENTRY, _TEXT = 60, 240
 # Of the pictures of one kind, side by side: pixels of a square, and how many in a row.
 _TILE, _IN_A_ROW = 96, 6
 # The highest losses are counted in the last bin: one that is broken would leave all others in the first.
@@ -91,8 +92,11 @@ def _histogram(values: np.ndarray) -> Histogram:
 
 
 def _text(shown: Shown) -> str:
-    text = "; ".join(f"{name}: {value}" for name, value in shown.fields)
-    return text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
+    return _cut("; ".join(f"{name}: {_cut(value, _ENTRY)}" for name, value in shown.fields), _TEXT)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _cell(value: Any) -> str:
