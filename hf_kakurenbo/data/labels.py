@@ -78,7 +78,7 @@ def _stored(dataset: Any, name: str, asked_for: bool) -> tuple[Any, list[str] | 
     if isinstance(dataset, TensorDataset):
         return dataset.tensors[-1], None
     if isinstance(dataset, Sequence) and dataset and all(isinstance(row, Mapping) and name in row for row in dataset):
-        return [row[name].item() if isinstance(row[name], torch.Tensor) else row[name] for row in dataset], None
+        return [row[name].tolist() if isinstance(row[name], torch.Tensor) else row[name] for row in dataset], None
     if name in NAMES and hasattr(dataset, "category_numbers") and hasattr(dataset, "instance_numbers"):
         # Images from formulas: those of a category stand together.
         return np.repeat(np.arange(len(dataset.category_numbers)), len(dataset.instance_numbers)), None
@@ -97,6 +97,8 @@ def _of_table(table: datasets.Dataset, name: str, asked_for: bool) -> tuple[Any,
 
 
 def _as_classes(values: Any, names: list[str] | None, column: str) -> Labels | None:
+    if len(values) and isinstance(values[0], (list, tuple)):
+        return None  # several for each sample, and not always as many
     found = np.asarray(values)
     if found.ndim != 1 or not len(found):
         return None

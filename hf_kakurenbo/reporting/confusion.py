@@ -11,6 +11,8 @@ import numpy as np
 from ..data.labels import Labels
 from ..hiding import SampleLedger
 
+# So many samples at most go through the model.
+_ASKED = 2000
 _SHOWN_CLASSES = 12
 _OTHERS = "others"
 
@@ -49,6 +51,36 @@ class Confusion(NamedTuple):
     """(c, c) integers: samples by label, down, and prediction, across, of `classes`."""
 
 
+_NO_MODEL = (
+    "With which classes the samples never learnt are confused: what the model predicted is not recorded, and a "
+    "training's files have no model that could be asked. `trainer.hiding_report(path)` asks the one at hand."
+)
+_NO_ANSWER = (
+    "With which classes the samples never learnt are confused: the model at hand predicts no single class of a sample, "
+    "is split among ranks, or was trained on a stream, whose rows cannot be had by number."
+)
+
+
+def ask(ledger: SampleLedger, labels: Labels | None, predict: Predict | None) -> tuple[Confusion | None, str]:
+    """Ask the model for the samples never learnt.
+
+    Args:
+        ledger: the ledger.
+        labels: the classes of the dataset, where they are known.
+        predict: what asks the model; None where there is none.
+
+    Returns:
+        The confusion, None where it is not known; and why it is not, empty where there is nothing to say.
+    """
+    ids, of = never_learnt(ledger, _ASKED)
+    if not of:
+        return None, ""
+    if predict is None:
+        return None, _NO_MODEL
+    predictions = predict(ids)
+    return (None, _NO_ANSWER) if predictions is None else (confusion_of(predictions, of, labels), "")
+
+
 def never_learnt(ledger: SampleLedger, most: int) -> tuple[np.ndarray, int]:
     """Some of the samples that were never learnt, and how many there are.
 
@@ -64,16 +96,14 @@ def never_learnt(ledger: SampleLedger, most: int) -> tuple[np.ndarray, int]:
     return np.sort(np.random.default_rng(0).choice(ids, most, replace=False)), len(ids)
 
 
-def confusion_of(predictions: Predictions, of: int, labels: Labels | None) -> Confusion | None:
-    """The table of confusions; None without a sample.
+def confusion_of(predictions: Predictions, of: int, labels: Labels | None) -> Confusion:
+    """The table of confusions.
 
     Args:
         predictions: of samples that were never learnt.
         of: how many of these there are.
         labels: the classes of the dataset, by whose names they are called where their numbers fit.
     """
-    if not len(predictions.ids):
-        return None
     name = _namer(predictions, labels)
     pairs = Counter(zip(predictions.labels.tolist(), predictions.predicted.tolist(), strict=True))
     wrong = [(pair, count) for pair, count in pairs.items() if pair[0] != pair[1]]

@@ -129,7 +129,7 @@ def confusion(found: Confusion) -> Chart:
     for row, column in np.argwhere(found.counts).tolist():
         count = int(found.counts[row, column])
         ink = "white" if count > 0.75 * found.counts.max() else _INK
-        axes.text(column, row, f"{count}", ha="center", va="center", color=ink, fontsize=_LETTERS - 2)
+        axes.text(column, row, f"{count}", ha="center", va="center", color=ink, fontsize=_LETTERS - 1)
     names = [_short(name, 14) for name in found.classes]
     _label(axes, "predicted", "label")
     axes.set_xticks(range(shown), names, rotation=45, ha="right", rotation_mode="anchor")

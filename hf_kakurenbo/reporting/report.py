@@ -14,7 +14,7 @@ from ..data.labels import Labels, labels_of
 from ..utils.extras import require_extra
 from ..utils.files import written_beside
 from .classes import classes_of
-from .confusion import Confusion, Predict, confusion_of, never_learnt
+from .confusion import Confusion, Predict, ask
 from .epochs import EpochFigures, epochs_of, savings_of
 from .examples import Shown, show
 from .galleries import Gallery, galleries_of
@@ -26,8 +26,6 @@ _SHOWN_SAMPLES = 12
 # Longer tables are cut in the middle: the page stays small, and `to_parquet` has the rest.
 _TABLE_ROWS = 200
 _REGRESSION = "regression"
-# So many samples at most go through the model, to see what it predicts of them.
-_ASKED = 2000
 
 
 class Card(NamedTuple):
@@ -77,7 +75,7 @@ def _contents(run: TrainedRun, dataset: Any, label_column: str | None, predict: 
     classes = [] if labels is None else classes_of(ledger, labels)
     safety = safety_of(ledger.history) if ledger.history is not None and predicts else []
     galleries = galleries_of(ledger, _SHOWN_SAMPLES)
-    confusion = _confusion(run, labels, predict)
+    confusion, not_asked = ask(ledger, labels, predict)
     return {
         "version": __version__,
         "run": run,
@@ -91,18 +89,10 @@ def _contents(run: TrainedRun, dataset: Any, label_column: str | None, predict: 
         "warnings": warnings_of(run, epochs, savings, classes, safety),
         "galleries": [(gallery, _cards(run, gallery, dataset, labels)) for gallery in galleries],
         "confusion": confusion,
-        "missing": _missing(run, dataset, labels, compared, confusion, predict is not None),
+        "missing": _missing(run, dataset, labels, compared, not_asked),
         "charts": _charts(run, epochs, classes, safety, confusion),
         "table_rows": _TABLE_ROWS,
     }
-
-
-def _confusion(run: TrainedRun, labels: Labels | None, predict: Predict | None) -> Confusion | None:
-    if predict is None:
-        return None
-    ids, of = never_learnt(run.ledger, _ASKED)
-    predictions = predict(ids)
-    return None if predictions is None else confusion_of(predictions, of, labels)
 
 
 def _accuracy(run: TrainedRun) -> float:
@@ -148,14 +138,7 @@ def _cards(run: TrainedRun, gallery: Gallery, dataset: Any, labels: Labels | Non
     return cards
 
 
-def _missing(
-    run: TrainedRun,
-    dataset: Any,
-    labels: Labels | None,
-    compared: bool,
-    confusion: Confusion | None,
-    has_model: bool,
-) -> list[str]:
+def _missing(run: TrainedRun, dataset: Any, labels: Labels | None, compared: bool, not_asked: str) -> list[str]:
     """What the report does not have, and how it would."""
     found = []
     if dataset is None:
@@ -177,16 +160,8 @@ def _missing(
         )
     if run.rule == _REGRESSION:
         found.append("Right and wrong predictions: a regression has none, and hides by the loss alone.")
-    elif has_model and confusion is None:
-        found.append(
-            "With which classes the samples never learnt are confused: there are none, or the model predicts no single "
-            "class of a sample, is split among ranks, or was trained on a stream, whose rows cannot be had by number."
-        )
-    elif not has_model:
-        found.append(
-            "With which classes the samples never learnt are confused: what the model predicted is not recorded, and a "
-            "training's files have no model that could be asked. `trainer.hiding_report(path)` asks the one at hand."
-        )
+    if not_asked:
+        found.append(not_asked)
     return found
 
 

@@ -11,6 +11,7 @@ from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader
 
 from ..data import SampleStream, drop_ids, read_ids, untouched_random_state
+from ..distributed.data_parallel import data_parallel_world
 from ..hiding import forward_only, single_label_statistics
 from ..hiding.statistics import Prediction
 from ..reporting.confusion import Predictions
@@ -38,8 +39,9 @@ def predict(trainer: Any, training: Training, ids: np.ndarray) -> Predictions | 
         where the model is split among ranks.
     """
     loader = training.training_loader
-    splits = trainer.accelerator.distributed_type not in _WHOLE_MODEL or training.run.recorder.data_parallel is not None
-    if isinstance(loader.sampler, SampleStream) or splits or training.observe is not None or not len(ids):
+    accelerator = trainer.accelerator
+    is_whole = accelerator.distributed_type in _WHOLE_MODEL and data_parallel_world(accelerator).group_size == 1
+    if isinstance(loader.sampler, SampleStream) or not is_whole or training.observe is not None:
         return None
     try:
         found = _forward_only(trainer, training, ids)
