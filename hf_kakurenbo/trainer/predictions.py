@@ -60,7 +60,8 @@ def _forward_only(
     trainer: Any, training: Training, ids: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Ids, labels and predicted classes; None if the batches are of another task."""
-    collator, name = training.training_loader.collator, training.id_name
+    collator: Any = training.training_loader.collator
+    name = training.id_name
     loader: DataLoader[Any] = DataLoader(
         training.loader.dataset,
         batch_size=trainer.args.per_device_train_batch_size,

@@ -126,7 +126,7 @@ def _trackio(callback: Any) -> Callable[[Moment], None] | None:
     trackio = callback._trackio
 
     def log(moment: Moment) -> None:
-        import pandas
+        import pandas  # type: ignore[import-untyped]
 
         samples, step = moment
         logged: dict[str, Any] = {_STEP: step}

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from functools import partial
 
 import datasets
 import numpy as np
@@ -19,6 +20,7 @@ from hf_kakurenbo.hiding.saved_ledger import save_ledger
 from hf_kakurenbo.reporting import read_run, report, write_report
 from hf_kakurenbo.reporting.dataset_by_name import load_by_name
 from hf_kakurenbo.reporting.examples import show
+from hf_kakurenbo.trainer.predictions import predict
 from processes import run_ranks
 from stream_toy import streamed
 from toy import NUM_FEATURES, NUM_SAMPLES, TextClassifier, make_trainer, pad, samples, texts, trained
@@ -81,7 +83,7 @@ def test_a_finished_training(finished, tmp_path, drawn):
     assert page.titles[1:7] == ALL
     assert set(GALLERIES) <= set(page.titles)
     charts = [image["alt"] for image in page.all("img") if image["src"].startswith("data:image/svg+xml")]
-    assert len(charts) == 6
+    assert len(charts) == 7
     assert any(f"over {len(finished.ledger.history)} epochs: the fraction of samples hidden" in alt for alt in charts)
     samples_shown = [image["alt"] for image in page.all("img") if image["src"].startswith("data:image/png")]
     assert len(samples_shown) >= 24
@@ -102,7 +104,8 @@ def test_what_a_dataset_says_is_text_and_no_markup(finished, tmp_path):
 def test_what_it_left_in_its_folder_gives_the_same_report(finished, folder, drawn):
     run = read_run(folder)
     assert (run.epochs_done, run.finished, len(run.ledger.history)) == (6, True, 6)
-    written = write_report(run, folder / "again.html", pictures()).read_text()
+    asks = partial(predict, finished, finished._training)  # which has no file of its own
+    written = write_report(run, folder / "again.html", pictures(), predict=asks).read_text()
     direct = finished.hiding_report(folder / "direct.html").read_text()
     assert written == direct.replace(finished.args.output_dir, run.source)
 

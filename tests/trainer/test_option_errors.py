@@ -64,6 +64,7 @@ WRONG = [
     ),
     ({"hidden_epoch_updates": "fewer"}, "hidden_epoch_updates='fewer' must be 'scaled'.*'constant'"),
     ({"ledger_precision": "half"}, "ledger_precision='half' must be 'full'.*'compact'.*'auto'"),
+    ({"log_hidden_samples": "epochs"}, "log_hidden_samples='epochs' must be one of 'end', 'epoch', 'no'"),
     ({"sample_id_column": ""}, "sample_id_column='' is empty: give the name"),
     ({"num_samples": 0}, "num_samples=0 must be at least 1"),
     ({"statistics_fn": NOT_PICKLED}, "statistics_fn=.* cannot be pickled.*define it at the top level of a module"),
