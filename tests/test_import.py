@@ -39,13 +39,21 @@ def test_nothing_that_is_optional_is_needed():
     """What an extra brings, and what integrations are for."""
     code = """
 import sys
-for name in ("deepspeed", "evaluate", "matplotlib", "peft", "scipy", "sentence_transformers", "sklearn", "timm", "trl"):
+for name in ("deepspeed", "evaluate", "lightning", "matplotlib", "peft", "scipy", "sentence_transformers", "sklearn",
+             "tensorboard", "timm", "trl"):
     sys.modules[name] = None
 from hf_kakurenbo import KakurenboConfig, KakurenboMixin, KakurenboTrainer
 import hf_kakurenbo.integrations.registry
 """
     done = run_python(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_lightning_callback_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    monkeypatch.delitem(sys.modules, "hf_kakurenbo.integrations.lightning", raising=False)
+    with pytest.raises(RuntimeError, match=r'The Lightning callback needs .*: pip install "hf-kakurenbo\[lightning\]"'):
+        importlib.import_module("hf_kakurenbo.integrations.lightning")
 
 
 def test_names_and_version():

@@ -89,10 +89,21 @@ class HidingCallback(Callback):
         if self._is_new:
             self._begin_schedules()
         self._require_length(trainer)
+        self.run.start_clock()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that Lightning expects as many batches as there are."""
         self._require_length(trainer)
+        self.run.start_clock()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hiding neither costs nor saves the time of a validation."""
+        self.run.training_seconds = self.run.training_seconds
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Training continues."""
+        if not self.run.epoch_finished:
+            self.run.start_clock()
 
     # ---- Batches ----
 

@@ -100,7 +100,9 @@ class KakurenboMixin(_Base):
         """Write what was hidden, in the training under way or the last one, into one HTML file that opens offline.
 
         With `ledger_history=True` it also says whether what was hidden is still known, and shows the samples that were
-        never learnt. It needs the extra `report`: `pip install "hf-kakurenbo[report]"`.
+        never learnt. Where a sample has one class, the model at hand is asked for at most 2,000 of these, forward only,
+        and the report shows what they are taken for. It needs the extra `report`:
+        `pip install "hf-kakurenbo[report]"`.
 
         Args:
             path: the file.

@@ -2,6 +2,7 @@
 
 import random
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -162,6 +163,15 @@ def test_samples_that_fill_no_batch_are_not_hidden():
     loader.begin_epoch(0, 0.0)
     assert loader.run.ledger.num_hidden == 0
     assert [len(ids) for ids in ids_of(loader)] == [4]
+
+
+def test_a_table_of_datasets_is_read_by_the_batch():
+    table = datasets.Dataset.from_dict({"number": [10 * place for place in range(9)]}).with_format("torch")
+    loader = VisibleLoader(table, HidingRun(9, These([4])), 4)
+    loader.begin_epoch(0, 0.0)
+    batches = list(loader)
+    assert [len(ids) for ids, _ in batches] == [4, 4]
+    assert all(torch.equal(batch["number"], 10 * ids) for ids, batch in batches)
 
 
 # ---- Which rank ----

@@ -3,6 +3,7 @@ processes as on one.
 """
 
 import contextlib
+import importlib
 import os
 import subprocess
 import sys
@@ -123,8 +124,6 @@ def test_with_nothing_hidden_the_losses_are_those_of_the_loop_without_the_librar
 
 def train_on_a_rank(name, policy, folder):
     sys.path.insert(0, str(EXAMPLES))
-    import importlib
-
     script, data = importlib.import_module(name), importlib.import_module("_loops").digits()[0]
     if name == "loop_pytorch":
         torch.distributed.init_process_group("gloo")
@@ -138,7 +137,7 @@ def train_on_a_rank(name, policy, folder):
     return dict(model.state_dict()), run.ledger.hidden, run.ledger.loss, run.trained_samples, run.refreshed_samples
 
 
-@pytest.mark.parametrize("policy", ["infobatch", "kakurenbo"])
+@pytest.mark.parametrize("policy", ["infobatch", pytest.param("kakurenbo", marks=pytest.mark.wide)])
 @pytest.mark.parametrize("name", LOOPS)
 def test_two_processes_are_as_one(example, name, policy, tmp_path):
     weights, run, _ = trained(example, name, POLICIES[policy](), tmp_path / "one")
@@ -151,6 +150,7 @@ def test_two_processes_are_as_one(example, name, policy, tmp_path):
         for key, tensor in of_rank.items():
             torch.testing.assert_close(tensor, weights[key], rtol=2e-3, atol=2e-4)
     assert run.ledger.num_hidden > 0
+    assert (run.refreshed_samples > 0) == (policy == "kakurenbo")
 
 
 @pytest.mark.wide

@@ -175,6 +175,26 @@ def test_each_epoch_is_validated_though_it_is_shorter():
     assert len(module.validated) == EPOCHS * 4
 
 
+def test_a_validation_is_no_time_of_the_training(monkeypatch):
+    """The clock goes a second with each batch that is validated, and stands still otherwise."""
+    seconds = [0.0]
+    monkeypatch.setattr("hf_kakurenbo.hiding.run.time.perf_counter", lambda: seconds[0])
+
+    class Slow(Module):
+        def validation_step(self, batch, batch_idx):
+            seconds[0] += 1
+
+    _, _, hiding = fit(module=Slow(), valid=True)
+    assert seconds[0] > EPOCHS * 4
+    assert hiding.run.seconds == 0
+
+
+def test_mixed_precision():
+    _, module, hiding = fit(precision="bf16-mixed")
+    assert hiding.run.refreshed_samples == 100 + 80 + 80 + 60
+    assert len(of_epochs(module)) == EPOCHS
+
+
 def test_the_figures_are_logged():
     trainer, _, hiding = fit()
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
