@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate.data_loader import DataLoaderShard
 from torch import Tensor
-from torch.utils.data import BatchSampler, RandomSampler, Sampler, default_collate
+from torch.utils.data import BatchSampler, IterableDataset, RandomSampler, Sampler, SequentialSampler, default_collate
 
 from ..distributed.collectives import require_consistency
 from ..distributed.data_parallel import DataParallelWorld
@@ -47,7 +47,8 @@ class VisibleLoader:
         run: the training; it says what is hidden.
         batch_size: of all ranks together, a multiple of their number.
         seed: of the order; every epoch has another.
-        sampler: yields the ids of an epoch with nothing hidden; by default all of them, shuffled. One that draws from a
+        shuffle: off, samples come in the order of the dataset.
+        sampler: yields the ids of an epoch with nothing hidden, in the place of `shuffle`. One that draws from a
             generator of its own cannot be continued within an epoch.
         drop_last: leave out what does not fill a batch. Otherwise the last batch of several ranks is filled up from the
             first one, until each rank has as many samples.
@@ -56,7 +57,7 @@ class VisibleLoader:
         options: what else a `DataLoader` takes: `num_workers`, `pin_memory`, `persistent_workers`, ...
 
     Raises:
-        ValueError: the dataset has another length than the run, or the sampler yields no single indices.
+        ValueError: the dataset is a stream or has another length than the run, or the sampler yields no single indices.
     """
 
     def __init__(
@@ -66,19 +67,28 @@ class VisibleLoader:
         batch_size: int,
         *,
         seed: int = 0,
+        shuffle: bool = True,
         sampler: Any = None,
         drop_last: bool = False,
         collate_fn: Callable[[Any], Any] = default_collate,
         device: torch.device | str | None = None,
         **options: Any,
     ) -> None:
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+            raise ValueError(
+                f"The loader leaves samples out by their place in the dataset, and {type(dataset).__name__} is a stream. "
+                "Load it map-style (`streaming=False`), or train with KakurenboTrainer, which takes "
+                "streams."
+            )
         if len(dataset) != len(run.ledger):
             raise ValueError(
                 f"The dataset has {len(dataset):,} samples and the run {len(run.ledger):,}: an id is the place of a "
                 "sample in the dataset. Make the run with `HidingRun(len(dataset), ...)`."
             )
         self.run, self.batch_size, self.seed, self.drop_last = run, batch_size, seed, drop_last
-        self.sampler = make_visible_sampler(RandomSampler(dataset) if sampler is None else sampler, seed)
+        if sampler is None:
+            sampler = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+        self.sampler = make_visible_sampler(sampler, seed)
         self._epoch: int | None = None
         self._dataset = IdentifiedDataset(dataset)
         self._device = None if device is None else torch.device(device)

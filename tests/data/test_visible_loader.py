@@ -33,6 +33,16 @@ class These(HidingPolicy):
         return len(self.hidden)
 
 
+class SizedStream(torch.utils.data.IterableDataset):
+    """A stream with a length is one too."""
+
+    def __iter__(self):
+        yield 1
+
+    def __len__(self):
+        return 1
+
+
 def rows(count):
     """A dataset whose row says its number."""
     return TensorDataset(torch.arange(count) * 10)
@@ -130,6 +140,12 @@ def test_of_a_sampler_that_draws_some_only_what_is_drawn_counts():
     assert flat(ids_of(loader)) == [0, 6, 8, 10, 12, 14, 16, 18]
     run = loader.run
     assert (run.visible_samples, run.full_samples, run.ledger.num_hidden) == (8, 10, 2)
+
+
+def test_without_shuffling_they_come_in_their_order():
+    loader = make_loader(hidden=[1], shuffle=False)
+    loader.begin_epoch(3, 0.0)
+    assert flat(ids_of(loader)) == [0, *range(2, 20)]
 
 
 def test_samples_are_repeated_as_the_policy_says():
@@ -287,6 +303,14 @@ def test_an_epoch_that_cannot_be_continued_is_refused(change):
 def test_a_dataset_of_another_length_is_refused():
     with pytest.raises(ValueError, match=r"The dataset has 5 samples and the run 6: .* `HidingRun\(len\(dataset\)"):
         VisibleLoader(rows(5), HidingRun(6, These()), 2)
+
+
+@pytest.mark.parametrize(
+    "stream", [datasets.Dataset.from_dict({"a": [1]}).to_iterable_dataset(), iter([1]), SizedStream()]
+)
+def test_a_stream_is_refused(stream):
+    with pytest.raises(ValueError, match=r"is a stream\. Load it map-style"):
+        VisibleLoader(stream, HidingRun(1, These()), 1)
 
 
 @pytest.mark.parametrize("begun", [False, True])
