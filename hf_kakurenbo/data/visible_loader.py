@@ -76,9 +76,9 @@ class VisibleLoader:
     ) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise ValueError(
-                f"The loader leaves samples out by their place in the dataset, and {type(dataset).__name__} is a stream. "
-                "Load it map-style (`streaming=False`), or train with KakurenboTrainer, which takes "
-                "streams."
+                "The loader leaves samples out by their place in the dataset, and "
+                f"{type(dataset).__name__} is a stream. Load it map-style (`streaming=False`), or train with "
+                "KakurenboTrainer, which takes streams."
             )
         if len(dataset) != len(run.ledger):
             raise ValueError(
