@@ -89,6 +89,7 @@ def main() -> None:
     model, run, _ = train(data, policy, options.output_dir, options.epochs, accelerator)
     trained = f"{run.trained_samples:,} of {run.replaced_samples:,} samples trained on"
     accelerator.print(f"{trained}, accuracy {accuracy(model.cpu(), test):.1%}")
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

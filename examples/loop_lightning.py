@@ -65,7 +65,6 @@ def train(dataset: Dataset, policy: HidingPolicy, folder: Path, epochs: int, **o
         callbacks=[hiding, saving],
         reload_dataloaders_every_n_epochs=1,  # a shorter epoch has another length
         logger=False,
-        accelerator="cpu",
         **options,
     )
     checkpoint = folder / "last.ckpt"

@@ -87,6 +87,8 @@ def main() -> None:
     if not dist.is_initialized() or dist.get_rank() == 0:
         trained = f"{run.trained_samples:,} of {run.replaced_samples:,} samples trained on"
         print(f"{trained}, accuracy {accuracy(model, test):.1%}")
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
