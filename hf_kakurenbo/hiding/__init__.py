@@ -33,6 +33,7 @@ from .run import HidingRun
 from .saved_ledger import load_ledger
 from .schedule import HiddenFractionSchedule, compensated_learning_rate_scale
 from .statistics import (
+    Prediction,
     SampleStatistics,
     StatisticsFunction,
     StatisticsMatcher,
@@ -62,6 +63,7 @@ __all__ = [
     "LedgerHistory",
     "Measurements",
     "OrderDPPolicy",
+    "Prediction",
     "Protection",
     "RandomPolicy",
     "Recorder",

@@ -9,7 +9,7 @@ from typing import Any
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..data import IdentifiedBatch, VisibleLoader
-from ..hiding import AlignedScheduler, SampleStatistics, forward_only
+from ..hiding import AlignedScheduler, Prediction, SampleStatistics, forward_only
 from ..utils.extras import requires_extra
 
 with requires_extra("The Lightning callback", "lightning"):
@@ -37,10 +37,13 @@ class HidingCallback(Callback):
     Args:
         loader: the training loader, which is also given to `fit`; its run is what the callback drives.
         statistics: from the module and a batch, without ids, to the statistics of its samples; called in evaluation
-            mode without gradients, when hidden samples are refreshed.
+            mode without gradients, when hidden samples are refreshed. Here and in `training_step` a [`Prediction`] does
+            too.
     """
 
-    def __init__(self, loader: VisibleLoader, statistics: Callable[[LightningModule, Any], SampleStatistics]) -> None:
+    def __init__(
+        self, loader: VisibleLoader, statistics: Callable[[LightningModule, Any], SampleStatistics | Prediction]
+    ) -> None:
         self.loader, self.run, self.statistics = loader, loader.run, statistics
         self._schedulers: list[tuple[AlignedScheduler, Callable[[int], int]]] = []
         self._own: list[AlignedScheduler] = []
@@ -121,7 +124,7 @@ class HidingCallback(Callback):
                 "made with."
             )
         statistics = outputs.get("statistics") if isinstance(outputs, Mapping) else None
-        if not isinstance(statistics, SampleStatistics):
+        if not isinstance(statistics, SampleStatistics | Prediction):
             raise TypeError(
                 'Hiding needs the statistics of each training batch: let `training_step` return `{"loss": loss, '
                 f'"statistics": SampleStatistics(...)}}`; its "statistics" are {type(statistics).__name__}.'

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from hf_kakurenbo.data import VisibleLoader
-from hf_kakurenbo.hiding import AlignedScheduler, HidingRun, KakurenboPolicy, single_label_statistics
+from hf_kakurenbo.hiding import AlignedScheduler, HidingRun, KakurenboPolicy, Prediction, single_label_statistics
 from hf_kakurenbo.integrations.lightning import HidingCallback
 
 COUNT, EPOCHS, BATCH_SIZE = 200, 6, 16
@@ -187,6 +187,18 @@ def test_a_validation_is_no_time_of_the_training(monkeypatch):
     _, _, hiding = fit(module=Slow(), valid=True)
     assert seconds[0] > EPOCHS * 4
     assert hiding.run.seconds == 0
+
+
+def test_logits_and_labels_do_too():
+    class Predicting(Module):
+        def training_step(self, identified, batch_idx):
+            returned = super().training_step(identified, batch_idx)
+            x, y = identified.batch
+            return {**returned, "statistics": Prediction(single_label_statistics, self(x), y)}
+
+    _, _, hiding = fit(module=Predicting())
+    assert hiding.run.trained_samples == COUNT * EPOCHS - 360
+    assert not hiding.run.ledger.loss.isnan().any()
 
 
 def test_mixed_precision():
