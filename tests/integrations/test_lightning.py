@@ -1,6 +1,7 @@
 """The callback for Lightning: epochs, refresh, learning rate, checkpoints, logs, and what it refuses."""
 
 import logging
+import time
 import warnings
 
 import pytest
@@ -178,7 +179,7 @@ def test_each_epoch_is_validated_though_it_is_shorter():
 def test_a_validation_is_no_time_of_the_training(monkeypatch):
     """The clock goes a second with each batch that is validated, and stands still otherwise."""
     seconds = [0.0]
-    monkeypatch.setattr("hf_kakurenbo.hiding.run.time.perf_counter", lambda: seconds[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: seconds[0])
 
     class Slow(Module):
         def validation_step(self, batch, batch_idx):
