@@ -88,6 +88,7 @@ def main() -> None:
         trained = f"{run.trained_samples:,} of {run.replaced_samples:,} samples trained on"
         print(f"{trained}, accuracy {accuracy(model, test):.1%}")
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 
