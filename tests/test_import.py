@@ -51,6 +51,7 @@ import hf_kakurenbo.integrations.registry
 
 def test_the_lightning_callback_says_what_it_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning", None)
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     monkeypatch.delitem(sys.modules, "hf_kakurenbo.integrations.lightning", raising=False)
     with pytest.raises(RuntimeError, match=r'The Lightning callback needs .*: pip install "hf-kakurenbo\[lightning\]"'):
         importlib.import_module("hf_kakurenbo.integrations.lightning")
