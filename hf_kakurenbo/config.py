@@ -125,10 +125,10 @@ class HidingArguments:
         },
     )
     log_hidden_samples: str = field(
-        default="end",
+        default="no",
         metadata={
             "help": "When TensorBoard, W&B, MLflow or Trackio get histograms of the samples' losses and confidences, "
-            "and the samples that stand out: 'end', 'epoch' (after each one), or 'no'."
+            "and the samples that stand out, with their texts and images: 'no', 'end', or 'epoch' (after each one)."
         },
     )
     sample_id_column: str = field(
@@ -196,8 +196,9 @@ class KakurenboConfig(HidingArguments, TrainingArguments):
         initial_ledger: begin with the ledger of an earlier training on the same samples, so that hiding can start at
             once: its checkpoint folder, or the folder of its saved model. It needs `hiding_warmup_epochs=0`.
         log_hidden_samples: when the trackers of `report_to` get histograms of the samples' losses and confidences, and
-            the samples hidden most, hidden least and never learnt: `"end"` of the training, after each `"epoch"`, or
-            `"no"`. TensorBoard, W&B, MLflow and Trackio take them.
+            the samples hidden most, hidden least and never learnt, with their texts and images: at the `"end"` of the
+            training, after each `"epoch"`, or `"no"`, so that training data go to no tracker unless that is asked for.
+            TensorBoard, W&B, MLflow and Trackio take them.
         sample_id_column: the column of a stream with the ids of its samples, integers from 0, and the entry of a batch
             under which ids travel.
         num_samples: N, how many samples a training stream has, if it does not say so itself; at least 1.

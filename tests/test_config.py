@@ -28,7 +28,7 @@ DEFAULTS = {
     "never_hide_column": None,
     "min_visible_per_class": 0,
     "ledger_history": False,
-    "log_hidden_samples": "end",
+    "log_hidden_samples": "no",
     "initial_ledger": None,
     "sample_id_column": "sample_id",
     "num_samples": None,

@@ -166,8 +166,8 @@ def test_when_it_is_done(when, times, tmp_path):
     assert callback.tb_writer.noted.count("add_histogram_raw") == 2 * times
 
 
-def test_by_default_at_the_end():
-    assert KakurenboConfig(output_dir="out").log_hidden_samples == "end"
+def test_training_data_go_to_no_tracker_by_default():
+    assert KakurenboConfig(output_dir="out").log_hidden_samples == "no"
 
 
 def test_without_a_tracker_nothing_is_made(tmp_path, monkeypatch):
