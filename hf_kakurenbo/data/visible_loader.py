@@ -52,6 +52,8 @@ class VisibleLoader:
             generator of its own cannot be continued within an epoch.
         drop_last: leave out what does not fill a batch. Otherwise the last batch of several ranks is filled up from the
             first one, until each rank has as many samples.
+        constant_updates: give epochs that hide as many batches as others have, smaller ones, and leave the learning
+            rate as it is (`run.lr_scale` is 1, up to rounding); off, they have fewer, of the same size.
         collate_fn: from what the dataset gave for a batch to the batch; by default PyTorch's.
         device: where batches are put; None leaves them where they are made.
         options: what else a `DataLoader` takes: `num_workers`, `pin_memory`, `persistent_workers`, ...
@@ -70,6 +72,7 @@ class VisibleLoader:
         shuffle: bool = True,
         sampler: Any = None,
         drop_last: bool = False,
+        constant_updates: bool = False,
         collate_fn: Callable[[Any], Any] = default_collate,
         device: torch.device | str | None = None,
         **options: Any,
@@ -86,6 +89,7 @@ class VisibleLoader:
                 "sample in the dataset. Make the run with `HidingRun(len(dataset), ...)`."
             )
         self.run, self.batch_size, self.seed, self.drop_last = run, batch_size, seed, drop_last
+        self.constant_updates = constant_updates
         if sampler is None:
             sampler = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
         self.sampler = make_visible_sampler(sampler, seed)
@@ -122,6 +126,12 @@ class VisibleLoader:
         sampler.repeats = run.repeats
         sampler.begin_epoch(epoch, run.ledger.hidden, _seeded_state(self.seed + epoch))
         if is_new:
+            self._hide_no_more_than_is_drawn()
+            run.count_draws(sampler.samples, sampler.full_samples)
+            if self.constant_updates and run.ledger.num_hidden:
+                run.keep_updates(self.batch_size, self._batches.world.size)
+        self._batches.batch_size = self.epoch_batch_size
+        if is_new:
             self._keep_what_can_be_trained_on()
         self._epoch = epoch
         run.count_draws(sampler.samples, sampler.full_samples)
@@ -135,6 +145,11 @@ class VisibleLoader:
     def __len__(self) -> int:
         """Batches of the epoch that was begun; before, those of an epoch with nothing hidden."""
         return len(self._batches) if self._epoch is not None else self.full_batches
+
+    @property
+    def epoch_batch_size(self) -> int:
+        """The size of the epoch's batches, of all ranks together: `batch_size`, or less with `constant_updates`."""
+        return round(self.batch_size * self.run.batch_fraction)
 
     @property
     def full_batches(self) -> int:
@@ -200,20 +215,24 @@ class VisibleLoader:
             )
         self._batches.world = self._chosen_batches.world = world
 
-    def _keep_what_can_be_trained_on(self) -> None:
-        """Hide less where the sampler draws otherwise than each sample once, or where what is left makes no batch."""
-        run, sampler = self.run, self.sampler
-        draws = sampler.draws()
+    def _hide_no_more_than_is_drawn(self) -> None:
+        """Hide less where the sampler draws otherwise than each sample once."""
+        draws = self.sampler.draws()
         if draws is not None:
-            run.keep_to_draws(draws)
-            sampler.hide_less(run.ledger.hidden)
+            self.run.keep_to_draws(draws)
+            self.sampler.hide_less(self.run.ledger.hidden)
+
+    def _keep_what_can_be_trained_on(self) -> None:
+        """Hide less where what is left makes no batch."""
+        run, sampler, size = self.run, self.sampler, self.epoch_batch_size
         # On one sample BatchNorm raises.
-        fills_up = self.drop_last or self.batch_size == 1
-        while not fills_up and run.ledger.num_hidden and sampler.samples % self.batch_size == 1:
+        fills_up = self.drop_last or size == 1
+        while not fills_up and run.ledger.num_hidden and sampler.samples % size == 1:
             run.move_back_one()
             sampler.hide_less(run.ledger.hidden)
         if len(self._batches) == 0 and run.ledger.num_hidden:
             run.hide_nothing()
+            self._batches.batch_size = self.batch_size
             sampler.repeats = None
             sampler.hide_less(run.ledger.hidden)
 
@@ -221,13 +240,13 @@ class VisibleLoader:
         """Check that the samples recorded before an interruption are those of the batches done; a collective call."""
         run = self.run
         recorded = np.unique(run.recorder.gathered().ids.numpy())
-        done = run.batches_done * self.batch_size
+        done = run.batches_done * self.epoch_batch_size
         drawn = np.unique(np.fromiter(islice(self.sampler, done), dtype=np.int64))
         if not np.array_equal(recorded, drawn):
             raise ValueError(
                 f"Epoch {run.epoch} cannot continue: the {len(recorded):,} samples recorded in it are not those of its "
-                f"first {run.batches_done:,} batches, of {self.batch_size}. Give the loader the seed, the batch size, "
-                "the sampler and the dataset that it had, and count each batch: `run.batches_done += 1`."
+                f"first {run.batches_done:,} batches, of {self.epoch_batch_size}. Give the loader the seed, the batch "
+                "size, the sampler and the dataset that it had, and count each batch: `run.batches_done += 1`."
             )
 
 
@@ -259,6 +278,15 @@ class _PartOfBatches(Sampler[list[int]]):
         self.world = DataParallelWorld(1, 0)
         self.first = 0
         """How many batches are left out at the start."""
+
+    @property
+    def batch_size(self) -> int:
+        """Of all ranks together, from the next pass on."""
+        return self._whole.batch_size
+
+    @batch_size.setter
+    def batch_size(self, batch_size: int) -> None:
+        self._whole.batch_size = batch_size
 
     def __len__(self) -> int:
         return len(self._whole)

@@ -331,3 +331,44 @@ def test_a_collator_that_loses_rows_is_refused():
     loader.begin_epoch(0, 0.0)
     with pytest.raises(ValueError, match="returned 3 rows for 4 examples"):
         next(iter(loader))
+
+
+# ---- As many updates, in smaller batches ----
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_constant_updates(ranks, drop_last):
+    hidden = set(range(60))
+    options = {"hidden": hidden, "batch_size": 20, "constant_updates": True, "drop_last": drop_last}
+    parts = []
+    for rank in range(ranks):
+        loader = make_loader(200, ranks=DataParallelWorld(ranks, rank), **options)
+        loader.begin_epoch(1, 0.1)
+        assert (len(loader), loader.full_batches, loader.epoch_batch_size) == (10, 10, 14)
+        assert loader.run.lr_scale == pytest.approx(1.0)
+        parts.append(ids_of(loader))
+    assert {len(batch) for part in parts for batch in part} == {14 // ranks}
+    assert sorted(flat(flat(parts))) == sorted(set(range(200)) - hidden)
+
+
+def test_an_epoch_in_smaller_batches_continues_after_those_done():
+    def make():
+        return make_loader(200, hidden=set(range(60)), batch_size=20, constant_updates=True)
+
+    whole, begun = make(), make()
+    expected = train(whole, 1)
+    done = train(begun, 1, batches=4)
+    resumed = make()
+    resumed.run.load_state_dict(begun.run.state_dict())
+    assert not resumed.begin_epoch(1, 0.1)
+    assert done + ids_of(resumed) == expected
+
+
+def test_an_epoch_that_hides_nothing_has_whole_batches_again():
+    class Late(These):
+        def select(self, ledger, epoch, progress):
+            return super().select(ledger, epoch, progress) if epoch == 1 else Selection(torch.zeros(200).bool(), 0)
+
+    loader = make_loader(200, policy=Late(set(range(60))), batch_size=20, constant_updates=True)
+    assert [len(train(loader, epoch)[0]) for epoch in range(3)] == [20, 14, 20]
