@@ -39,12 +39,12 @@ def linear(step):
     return step / WARMUP if step < WARMUP else (TOTAL - step) / (TOTAL - WARMUP)
 
 
-def expected_rates(factor, hidden_updates=9, first=0):
+def expected_rates(factor, hidden_updates=9, first=0, scale=SCALE):
     """By hand: the full training's rate at the same place of the epoch, times the compensation."""
     rates = [RATE * factor(update) for update in range(FULL_UPDATES)]
     for epoch in range(1, 4):
         places = [epoch * FULL_UPDATES + update * FULL_UPDATES // hidden_updates for update in range(hidden_updates)]
-        rates += [RATE * factor(place) * SCALE for place in places]
+        rates += [RATE * factor(place) * scale for place in places]
     return rates[first:]
 
 
@@ -127,6 +127,16 @@ def test_accumulated_batches_of_which_the_last_are_fewer(tmp_path, blocks):
     [uneven] = train(tmp_path, 1, config, **options)
     assert uneven["step"] == 13 + 3 * 9
     assert uneven["scales"][1:] == [203 / 132] * 3
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_constant_updates(tmp_path, blocks):
+    config = configuration(2, **BLOCKS[blocks])
+    [found] = train(tmp_path, 1, config, hidden_epoch_updates="constant")  # 143 samples in 13 batches of 11
+    factor = warmup_decay if "scheduler" in BLOCKS[blocks] else linear
+    assert_rates([found], expected_rates(factor, FULL_UPDATES, scale=SCALE * 11 / 16))
+    assert found["step"] == TOTAL
 
 
 # ---- Resuming ----
