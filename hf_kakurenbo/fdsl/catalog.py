@@ -66,11 +66,11 @@ class Entry:
 
 def _entries() -> dict[str, Entry]:
     sizes = {"test": (4, 8), "60": (60, 1000), "1k": (1_000, 1000), "3k": (3_000, 1000)}
-    sizes |= {"10k": (10_000, 1000), "21k": (21_000, 1000)}
+    sizes |= {"10k": (10_000, 1000), "21k": (21_000, 1000), "50k": (50_000, 1000)}
     offered = {
         "fractaldb": ("60", "1k", "3k", "10k"),
-        "exfractaldb": ("1k", "21k"),
-        "rcdb": ("1k", "21k"),
+        "exfractaldb": ("1k", "21k", "50k"),
+        "rcdb": ("1k", "21k", "50k"),
         "visualatom": ("1k", "21k"),
         "visualatom_best": ("1k", "21k"),
         "ofdb2d": ("1k", "21k"),

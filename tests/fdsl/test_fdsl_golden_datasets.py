@@ -5,7 +5,6 @@ import hashlib
 import inspect
 import io
 import json
-from importlib import resources
 from pathlib import Path
 
 import datasets
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 from hf_kakurenbo.fdsl import load_fdsl
+from hf_kakurenbo.fdsl.catalog import accepted_attempts
 from hf_kakurenbo.fdsl.loading.builder import FDSL, FDSLConfig
 
 GOLDEN = json.loads(Path(__file__).with_name("fdsl_golden_datasets.json").read_text())
@@ -27,10 +27,11 @@ LOADED = {
     "train, of seed 1, 40 px": {"seed": 1, "image_size": 40},
     "train, of two categories, 40 px": {"categories": slice(1, 3), "image_size": 40},
 }
-# sha256 of the files of the first accepted attempts, which make the categories of the fractal families.
+# sha256 of the first accepted attempts at so many categories, which make the categories of the fractal families.
 ACCEPTED = {
-    "exfractaldb": "5283f9a71a58497740d459fbdfa9f2df9cbe09243df948edc9b5b1e7c3690160",
-    "fractaldb": "faccaff11c533860beb290446058dba1a68860781d4f38222cc01f0557bc7330",
+    ("exfractaldb", 21_000): "59d1d0e25293bdbbffd9b3402b930102973026bdf902bb87b58a905d7f10bf3a",
+    ("exfractaldb", 50_000): "890edc7363794f39d6c89536ed5a876f266e548e74548bfe4af6442fece44d0f",
+    ("fractaldb", 21_000): "1d117c23238d677a508b64ab643f8ef5a48efb5adb853d6ab3aa17df882ae0a5",
 }
 
 
@@ -82,10 +83,10 @@ def test_the_version_is_the_latest(family):
     assert str(FDSLConfig(name=f"{family}-test").version) == latest
 
 
-@pytest.mark.parametrize("family", ACCEPTED)
-def test_the_accepted_attempts_are_those_of_the_version(family):
-    content = (resources.files("hf_kakurenbo.fdsl") / "accepted" / f"{family}.npy").read_bytes()
-    assert hashlib.sha256(content).hexdigest() == ACCEPTED[family], (
+@pytest.mark.parametrize(("family", "categories"), ACCEPTED)
+def test_the_accepted_attempts_are_those_of_the_version(family, categories):
+    content = accepted_attempts(family)[:categories].tobytes()
+    assert hashlib.sha256(content).hexdigest() == ACCEPTED[family, categories], (
         f"The categories of {family} are others. If that is wanted, raise `version` of it and of the OFDB family that "
         "has its categories."
     )

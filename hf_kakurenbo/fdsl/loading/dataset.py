@@ -29,7 +29,7 @@ MODES = ("RGB", "L")
 _VALIDATION_FROM = 2**32
 
 # More than the largest dataset has categories: another seed than the shipped one searches for each of them once.
-_CATEGORIES_KEPT = 2**15
+_CATEGORIES_KEPT = 2**16
 
 
 @lru_cache(maxsize=_CATEGORIES_KEPT)
