@@ -11,13 +11,16 @@ if TYPE_CHECKING:
     from .loading.load import load_fdsl
     from .loading.one_of_each import OneOfEachCategory
     from .loading.rows import FDSLSelection
+    from .loading.segmentation import FDSLSegmentation, load_fdsl_segmentation
 
 __all__ = [
     "FDSLDataset",
+    "FDSLSegmentation",
     "FDSLSelection",
     "OneOfEachCategory",
     "list_fdsl",
     "load_fdsl",
+    "load_fdsl_segmentation",
     "register_dataset",
     "register_family",
 ]
@@ -25,10 +28,12 @@ __all__ = [
 # Loaded on first use: registering the name with `datasets` shall import neither Numba nor torch.
 _HOMES = {
     "FDSLDataset": "loading.dataset",
+    "FDSLSegmentation": "loading.segmentation",
     "FDSLSelection": "loading.rows",
     "OneOfEachCategory": "loading.one_of_each",
     "list_fdsl": "catalog",
     "load_fdsl": "loading.load",
+    "load_fdsl_segmentation": "loading.segmentation",
     "register_dataset": "catalog",
     "register_family": "catalog",
 }

@@ -27,6 +27,7 @@ _FAMILIES = {
     "ofdb2d": ("families.ofdb", "OFDB2D"),
     "ofdb3d": ("families.ofdb", "OFDB3D"),
     "1pfrac": ("families.one_parameter", "OnePFrac"),
+    "segrcdb": ("families.segrcdb", "SegRCDB"),
 }
 
 # Those that a user added.
@@ -89,6 +90,10 @@ def _entries() -> dict[str, Entry]:
 
 _CATALOG = _entries()
 
+# Training images of those that have masks instead of labels. 20,000 is in the script of SegRCDB (arXiv 2309.17083),
+# 118,000 is COCO-Stuff's number, with which the paper compares it at the same number of images.
+_SEGMENTATION = {"segrcdb-20k": 20_000, "segrcdb-118k": 118_000, "segrcdb-test": 8}
+
 
 def list_fdsl() -> list[str]:
     """The names that `load_fdsl` and `load_dataset("fdsl", name)` take, in order of family and size."""
@@ -103,9 +108,25 @@ def find_entry(name: str) -> Entry:
     """
     if name in _CATALOG:
         return _CATALOG[name]
+    if name in _SEGMENTATION:
+        raise ValueError(
+            f"{name!r} has masks instead of labels: load it with hf_kakurenbo.fdsl.load_fdsl_segmentation({name!r})."
+        )
     nearest = difflib.get_close_matches(str(name).lower(), _CATALOG, n=3, cutoff=0.5)
     hint = f"Did you mean {', '.join(map(repr, nearest))}?" if nearest else f"There are: {', '.join(_CATALOG)}."
     raise ValueError(f"There is no FDSL dataset {name!r}. {hint}")
+
+
+def segmentation_images(name: str) -> int:
+    """How many training images a dataset of images and masks has.
+
+    Raises:
+        ValueError: there is none of that name; the message lists them.
+    """
+    if name in _SEGMENTATION:
+        return _SEGMENTATION[name]
+    hint = " It has labels instead of masks: use load_fdsl." if name in _CATALOG else ""
+    raise ValueError(f"There is no FDSL dataset with masks {name!r}.{hint} There are: {', '.join(_SEGMENTATION)}.")
 
 
 @cache

@@ -70,7 +70,8 @@ def read_parameters(folder: str | os.PathLike[str], family: Family) -> list[Para
     The numbers need not follow on one another, and the files may lie in folders below, as in the FractalDB-1k that
     was published with "Pre-training without Natural Images" (Kataoka et al., ACCV 2020). Those files have rows of
     a, b, c, d, e, f and probability, without a row of names; either way of writing is read. So are, with the family
-    rcdb, the files of RCDB's and SegRCDB's programs, which have a parameter in each row: `Vertex,57`.
+    rcdb, the files of RCDB's and SegRCDB's programs, which have a parameter in each row: `Vertex,57`. SegRCDB's are
+    read with the family segrcdb too.
 
     Args:
         folder: the folder.

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import re
+import runpy
 from pathlib import Path
 
 import datasets
@@ -12,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hf_kakurenbo.cli import app, fdsl
-from hf_kakurenbo.fdsl import list_fdsl, load_fdsl
+from hf_kakurenbo.fdsl import FDSLSegmentation, list_fdsl, load_fdsl, load_fdsl_segmentation
 from hf_kakurenbo.fdsl.catalog import find_family
 from hf_kakurenbo.fdsl.loading.builder import FDSLConfig
 from hf_kakurenbo.fdsl.parameters import write_parameters
@@ -54,6 +55,36 @@ def test_crops_are_cut_from_what_is_drawn():
     assert names["train"].image_size == names["train"].draw_size
 
 
+def test_images_with_masks():
+    example, names = run(BLOCKS[4])
+    assert len(names["train"]) == 118_000
+    assert len(names["train"].classes) == 255
+    assert (example["sample_id"], example["image"].size, example["mask"].size) == (7, (512, 512), (512, 512))
+
+
+def test_the_options_of_masks_are_those_of_the_loader():
+    section = PAGE.split("### Images with masks")[1].split("### ")[0]
+    named = re.findall(r"`(\w+)`", section.split("Options\nare ")[1].split(";")[0])
+    own = {*inspect.signature(load_fdsl_segmentation).parameters, *inspect.signature(FDSLSegmentation).parameters}
+    assert set(named) == own - {"name", "split", "options"}
+
+
+def test_the_picture_of_masks_is_what_its_program_draws():
+    drawn = runpy.run_path(str(DOCS / "images" / "fdsl_segrcdb.py"))["draw"]()
+    picture = DOCS / "images" / "fdsl_segrcdb.png"
+    assert picture.stat().st_size <= 300_000
+    with Image.open(picture) as shown:
+        assert shown.tobytes() == drawn.tobytes(), "draw it anew: python docs/images/fdsl_segrcdb.py"
+
+
+def test_the_published_figures_of_masks_are_those_that_were_measured():
+    measured = json.loads((DOCS.parent / "tests" / "fdsl" / "fdsl_fidelity_segmentation.json").read_text())["segrcdb"]
+    table = PAGE.split("| | published | ours |")[1].split("\n\n")[0]
+    shown = re.findall(r"^\| \w.*? \| ([\d.]+) \| ", table, re.MULTILINE)
+    figures = (figure["mean"] for name, figure in measured.items() if name != "images")
+    assert shown == [f"{figure:.{1 if figure > 1 else 3}f}" for figure in figures]
+
+
 def test_the_table_of_sizes():
     table = PAGE.split("| family | drawn at | points |")[1].split("\n\n")[0]
     rows = {}
@@ -79,7 +110,7 @@ def test_the_published_figures_are_those_that_were_measured():
 
 
 def test_the_stream():
-    example, names = run(BLOCKS[4])
+    example, names = run(BLOCKS[5])
     assert example["sample_id"] // 1000 == example["label"]
     assert names["stream"].num_shards == 320
 
@@ -90,13 +121,13 @@ def test_the_published_parameters(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     write_parameters(tmp_path / "data" / "csv_rate0.2_category1000", family, published)
     monkeypatch.chdir(tmp_path)
-    dataset, _ = run(BLOCKS[5])
+    dataset, _ = run(BLOCKS[6])
     assert dataset.categories == 3
     assert dataset[1999]["label"] == 1
 
 
 def test_every_block_is_run():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
 
 
 def test_the_options_are_those_of_load_fdsl():

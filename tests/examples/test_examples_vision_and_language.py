@@ -24,6 +24,9 @@ from transformers import (
     EvalPrediction,
 )
 
+from hf_kakurenbo import KakurenboConfig, KakurenboTrainer
+from hf_kakurenbo.fdsl import load_fdsl_segmentation
+
 SEGMENTATION, CAUSAL, MASKED, SFT = "segmentation", "causal", "masked", "sft"
 JOBS = {
     SEGMENTATION: ["semantic_segmentation.py"],
@@ -313,6 +316,31 @@ def test_classes_of_a_users_masks_are_counted(example):
     data = DatasetDict(train=Dataset.from_dict({"label": masks}))
     assert module.count_classes(data, module.DataTrainingArguments()) == 6
     assert module.count_classes(data, module.DataTrainingArguments(do_reduce_labels=True)) == 5
+
+
+def test_images_from_formulas_with_masks_are_trained_on(example, tmp_path):
+    module = example("semantic_segmentation")
+    transform = module.Preparation(module.DataTrainingArguments(label_column_name="mask"), size=32).transform(True)
+    data = load_fdsl_segmentation("segrcdb-test", image_size=64)
+    args = KakurenboConfig(
+        str(tmp_path),
+        per_device_train_batch_size=4,
+        num_train_epochs=2,
+        report_to="none",
+        use_cpu=True,
+        hiding_warmup_epochs=0,
+        remove_unused_columns=False,
+    )
+    trainer = KakurenboTrainer(
+        model=module.make_model(module.ModelArguments(), list(data.classes)),
+        args=args,
+        train_dataset=data.with_transform(transform),
+        data_collator=module.collate,
+    )
+    trainer.train()
+    assert trainer.state.global_step == 4
+    assert torch.isfinite(trainer.ledger.loss).all()
+    assert 0 < trainer.ledger.loss.mean() < 2 * math.log(255)
 
 
 # ---- Blocks of text ----

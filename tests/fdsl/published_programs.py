@@ -2,9 +2,10 @@
 
 Written from the descriptions in the families' modules with NumPy's random numbers and Pillow's lines; none of the
 kernels that draw images is used, but for the orbit that is tested against the published program bit for bit. Run as a
-program it measures `fdsl_fidelity.json` anew, in some minutes:
+program it measures `fdsl_fidelity.json` anew, in some minutes, and named one family, that one:
 
     python tests/fdsl/published_programs.py > tests/fdsl/fdsl_fidelity.json
+    python tests/fdsl/published_programs.py segrcdb > tests/fdsl/fdsl_fidelity_segmentation.json
 """
 
 import json
@@ -35,7 +36,13 @@ def noise(random, count):
 def contours(random, vertices, lines, radii, centre, background, bracket):
     """Closed polygons that leave an ellipse: uint8, (512, 512)."""
     image = Image.new("L", (512, 512), background)
-    canvas = ImageDraw.Draw(image)
+    for gray, corners in polygons(random, vertices, lines, radii, centre, bracket):
+        ImageDraw.Draw(image).line(corners, fill=gray, width=1)
+    return np.asarray(image)
+
+
+def polygons(random, vertices, lines, radii, centre, bracket):
+    """Closed polygons that leave an ellipse: of each its gray and its corners."""
     angles = 2 * math.pi / vertices * np.arange(vertices)
     x, y = centre[0] + radii[0] * np.cos(angles), centre[1] + radii[1] * np.sin(angles)
     for _ in range(lines):
@@ -43,8 +50,7 @@ def contours(random, vertices, lines, radii, centre, background, bracket):
         x = x - np.cos(angles) * bracket(angles)
         y = y - np.sin(angles) * bracket(angles)
         corners = list(zip(x.tolist(), y.tolist(), strict=True))
-        canvas.line([*corners, corners[0]], fill=gray, width=1)
-    return np.asarray(image)
+        yield gray, [*corners, corners[0]]
 
 
 def rcdb(random, _):
@@ -71,6 +77,46 @@ def visualatom(random, _, least_noise=2, smallest_radius=0, most_width=0.01):
         return noise(random, vertices) * c - c - waves - w
 
     return contours(random, vertices, lines, radii, centre, 0, bracket)
+
+
+def segrcdb(random, _):
+    """An image of `SegRCDB_render.py` and its mask M1, with categories as of `make_SegRCDB.sh` of its own."""
+    categories = {}
+    image, mask = Image.new("L", (512, 512)), Image.new("L", (512, 512))
+    for _ in range(32):
+        category = int(random.integers(1, 255))
+        if category not in categories:
+            categories[category] = segrcdb_category(random)
+        centre = (512 + random.integers(-512, 513, 2)) / 2
+        vertices, lines, radii, bracket = categories[category]
+        for gray, corners in polygons(random, vertices, lines, radii, centre, bracket):
+            ImageDraw.Draw(image).line(corners, fill=gray, width=1)
+            ImageDraw.Draw(mask).line(corners, fill=category, width=1)
+    return np.asarray(image), np.asarray(mask)
+
+
+def segrcdb_category(random):
+    """Vertices, lines, radii and bracket of a category of `SegRCDB_params.py`."""
+    vertices = 0
+    while not 3 <= vertices <= 500:
+        vertices = int(random.exponential(100))
+    lines, c, w = int(random.integers(1, 51)), random.uniform(0, 4), random.uniform(0, 0.1)
+    radii = random.integers(0, 51) * random.uniform(1, 2, 2)
+    return vertices, lines, radii, lambda angles: noise(random, vertices) * 2 * c - c - w
+
+
+def figures_of_masked(image, mask):
+    """The figures of an image of 512 × 512 and its mask."""
+    classes, pixels = np.unique(mask[mask > 0], return_counts=True)
+    middle = mask[128:384, 128:384] > 0
+    return {
+        "covered": (mask > 0).mean(),
+        "covered_in_the_middle": middle.mean(),
+        "gray": image[mask > 0].mean(),
+        "classes": len(classes),
+        "largest_class": pixels.max() / mask.size,
+        "border": (np.diff(mask.astype(int), axis=1) != 0).mean(),
+    }
 
 
 def visualatom_best(random, number):
@@ -148,6 +194,8 @@ def summarize(figures):
 def measure(name, images):
     """The figures of a published program."""
     random = np.random.default_rng(0)
+    if name == "segrcdb":
+        return {"images": images, **summarize([figures_of_masked(*segrcdb(random, 0)) for _ in range(images)])}
     figures = []
     for number in range(images):
         drawn = globals()[name](random, number)
@@ -159,5 +207,5 @@ def measure(name, images):
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(IMAGES)
-    json.dump({name: measure(name, IMAGES[name]) for name in names}, sys.stdout, indent=1)
+    json.dump({name: measure(name, IMAGES.get(name, 300)) for name in names}, sys.stdout, indent=1)
     print()

@@ -91,7 +91,7 @@ def test_modes_colours_and_tensors_agree():
 @pytest.mark.parametrize("name", [NAME, *REAL])
 def test_tensors_do_not_pass_through_pil(name, monkeypatch):
     expected = [pixels(load_fdsl(name, image_size=8, color=color)[1]) for color in (False, True)]
-    monkeypatch.setattr(dataset.PILImage, "fromarray", None)
+    monkeypatch.setattr("PIL.Image.fromarray", None)
     for color in (False, True):
         image = load_fdsl(name, image_size=8, color=color, as_tensor=True)[1]["image"]
         np.testing.assert_array_equal(image.permute(1, 2, 0), expected[color])

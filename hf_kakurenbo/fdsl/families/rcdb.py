@@ -24,10 +24,10 @@ _NEXT_TO_ONE = 0.9900498337491681
 
 
 @cache
-def _vertex_distribution() -> NDArray[np.float64]:
-    """The fraction of categories with at most 3, 4, …, 200 vertices."""
+def vertex_distribution(fewest: int, most: int) -> NDArray[np.float64]:
+    """The fraction of categories with at most fewest, fewest + 1, …, most vertices: (most − fewest + 1,)."""
     weights = [1.0]
-    while len(weights) <= _MOST_VERTICES - _FEWEST_VERTICES:
+    while len(weights) <= most - fewest:
         weights.append(weights[-1] * _NEXT_TO_ONE)
     total = np.cumsum(weights)
     return total / total[-1]
@@ -69,7 +69,8 @@ class RCDB(ContourFamily):
     def draw_parameters(self, key: np.uint64) -> Parameters:
         """The parameters of a category: (1, 4)."""
         vertices, lines, coefficient, width = uniforms(key, 4).tolist()
-        count = _FEWEST_VERTICES + int(np.searchsorted(_vertex_distribution(), vertices, side="right"))
+        distribution = vertex_distribution(_FEWEST_VERTICES, _MOST_VERTICES)
+        count = _FEWEST_VERTICES + int(np.searchsorted(distribution, vertices, side="right"))
         return np.array([[count, whole_number(lines, 1, 200), 4.0 * coefficient, 0.1 * width]], dtype=np.float64)
 
     def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Contours:

@@ -268,6 +268,20 @@ def line_shades(lines: int, key: np.uint64) -> NDArray[np.uint8]:
     return shades
 
 
+def draw_over(canvas: NDArray[np.generic], instance: Contours, inks: NDArray[np.generic], key: np.uint64) -> None:
+    """Draw contours over what is there.
+
+    Args:
+        canvas: (size, size), contiguous; it is drawn on.
+        instance: the drawing.
+        inks: what each line writes, (lines,), contiguous, of the canvas's dtype.
+        key: the instance's key, of which the noise is drawn.
+    """
+    (x, y), outward = first_polygon(instance), outward_moves(instance)
+    noise_key = np.uint64(random_bits(key, NOISE_COUNTER))
+    _draw_contours(canvas.reshape(-1), len(canvas), x, y, instance.noise_gain, outward, inks, noise_key)
+
+
 def draw_contours(instance: Contours, drawing: Drawing, background: int, key: np.uint64) -> Image:
     """Draw contours: each line in a gray, or a colour, at random, over those before it.
 
@@ -285,17 +299,7 @@ def draw_contours(instance: Contours, drawing: Drawing, background: int, key: np
     inks = shades.view(np.uint32)[:, 0] if drawing.color else shades[:, 0]
     size = drawing.image_size
     canvas = np.full((size, size), background * (0x01010101 if drawing.color else 1), dtype=inks.dtype)
-    (x, y), outward = first_polygon(instance), outward_moves(instance)
-    _draw_contours(
-        canvas.reshape(-1),
-        size,
-        x,
-        y,
-        instance.noise_gain,
-        outward,
-        np.ascontiguousarray(inks),
-        np.uint64(random_bits(key, NOISE_COUNTER)),
-    )
+    draw_over(canvas, instance, np.ascontiguousarray(inks), key)
     if not drawing.color:
         return canvas
     return np.ascontiguousarray(canvas.view(np.uint8).reshape(size, size, 4)[..., :3])

@@ -16,7 +16,8 @@ import datasets
 
 from ..catalog import find_entry, find_family, list_fdsl
 from ..parameters import read_parameters
-from .dataset import SPLITS, FDSLDataset
+from .arguments import SPLITS
+from .dataset import FDSLDataset
 from .information import NAME, describe, estimate_bytes, version_of
 from .png import encode_png
 from .selection import Selection

@@ -5,28 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image as PILImage
 
 from ..catalog import category_parameters, find_entry, find_family
 from ..family import Family, Parameters
-from ..kernels.drawing import LARGEST_IMAGE_SIZE, MOST_POINTS, Drawing, Image
+from ..kernels.drawing import MOST_POINTS, Drawing, Image
 from ..kernels.random_numbers import SEED_BELOW
 from ..kernels.shrinking import shrink
 from ..parameters import check_categories
-from .rows import Rows
+from .arguments import MODES, SPLITS, VALIDATION_FROM, integer_in, one_of, side_of
+from .pixels import to_pil, to_tensor
+from .rows import NamedRows
 from .selection import Selection, select
-
-SPLITS = ("train", "validation")
-MODES = ("RGB", "L")
-
-# The instance numbers of validation begin here, and those of training end.
-_VALIDATION_FROM = 2**32
 
 # More than the largest dataset has categories: another seed than the shipped one searches for each of them once.
 _CATEGORIES_KEPT = 2**16
@@ -39,7 +33,7 @@ def _cached_parameters(family: Family, seed: int, category: int) -> Parameters:
     return parameters
 
 
-class FDSLDataset(Rows):
+class FDSLDataset(NamedRows):
     """A labelled image dataset computed from formulas (Kataoka et al., arXiv 2206.09132), drawn on access.
 
     Every image is a function of (seed, category, instance): it is the same on every machine, in every worker and in
@@ -111,14 +105,14 @@ class FDSLDataset(Rows):
         entry = find_entry(name)
         self.name = entry.name
         self.family = find_family(entry.family)
-        self.split = _one_of("split", str(split), SPLITS)
-        self.image_size = _side("image_size", image_size, 1)
+        self.split = one_of("split", str(split), SPLITS)
+        self.image_size = side_of("image_size", image_size, 1)
         published = max(self.family.draw_size or 0, self.image_size)
-        self.draw_size = published if draw_size is None else _side("draw_size", draw_size, self.image_size)
+        self.draw_size = published if draw_size is None else side_of("draw_size", draw_size, self.image_size)
         self.color = bool(color)
-        self.mode = _one_of("mode", mode, MODES)
-        self.seed = _integer("seed", seed, 0, SEED_BELOW - 1)
-        self.points = None if points is None else _integer("points", points, 1, MOST_POINTS)
+        self.mode = one_of("mode", mode, MODES)
+        self.seed = integer_in("seed", seed, 0, SEED_BELOW - 1)
+        self.points = None if points is None else integer_in("points", points, 1, MOST_POINTS)
         self.patches = bool(patches)
         self.transform = transform
         self.as_tensor = bool(as_tensor)
@@ -127,7 +121,7 @@ class FDSLDataset(Rows):
         count = entry.categories if self.parameters is None else len(self.parameters)
         self.category_numbers = select("categories", categories, count, count)
         default = entry.instances if self.split == "train" else max(1, entry.instances // 10)
-        self.instance_numbers = select("instances", instances, default, _VALIDATION_FROM)
+        self.instance_numbers = select("instances", instances, default, VALIDATION_FROM)
         self._check_agreement()
 
     def _check_agreement(self) -> None:
@@ -199,16 +193,12 @@ class FDSLDataset(Rows):
         return [self._example(sample_id, self._to_image(self._draw(sample_id))) for sample_id in indices]
 
     def _to_image(self, pixels: Image) -> Any:
-        return _to_tensor(pixels, self.mode) if self.as_tensor else _to_pil(pixels, self.mode)
+        return to_tensor(pixels, self.mode) if self.as_tensor else to_pil(pixels, self.mode)
 
     def _example(self, sample_id: int, image: Any) -> dict[str, Any]:
         if self.transform is not None:
             image = self.transform(image)
         return {"image": image, "label": sample_id // self.instances, "sample_id": sample_id}
-
-    @property
-    def _title(self) -> str:
-        return f"{self.name} {self.split}"
 
     @property
     def _drawing(self) -> Drawing:
@@ -231,7 +221,7 @@ class FDSLDataset(Rows):
         label, position = divmod(sample_id, self.instances)
         category, instance = self.category_numbers[label], self.instance_numbers[position]
         if self.split == "validation":
-            instance += _VALIDATION_FROM
+            instance += VALIDATION_FROM
         key = self.family.instance_key(self.seed, category, instance)
         return self.family.draw_instance(self._parameters(category), instance, key), key
 
@@ -248,39 +238,3 @@ class FDSLDataset(Rows):
             f"FDSLDataset({self.name!r}, {self.split!r}: {self.categories:,} categories × {self.instances:,} instances "
             f"= {len(self):,} images, {self.image_size}×{self.image_size} {kind}, mode {self.mode}, seed {self.seed})"
         )
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}.")
-    return value
-
-
-def _side(name: str, value: Any, least: int) -> int:
-    if isinstance(value, list | tuple):
-        raise TypeError(
-            f"{name} must be an integer, got {value!r}: images are square. For another shape cut it out of a square, "
-            "as transform=torchvision.transforms.v2.CenterCrop((height, width)) does."
-        )
-    return _integer(name, value, least, LARGEST_IMAGE_SIZE)
-
-
-def _integer(name: str, value: Any, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}.")
-    number = int(value)
-    if not least <= number <= most:
-        raise ValueError(f"{name} must be in {least}..{most}, got {value}.")
-    return number
-
-
-def _to_pil(pixels: Image, mode: str) -> PILImage.Image:
-    image = PILImage.fromarray(pixels)
-    # Twice as fast as image.convert(mode).
-    return image if image.mode == mode else PILImage.merge("RGB", (image,) * 3)
-
-
-def _to_tensor(pixels: Image, mode: str) -> torch.Tensor:
-    # Copied by NumPy: torch would wake its threads for so little, which takes longer than the copy.
-    channels = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[np.newaxis]
-    return torch.from_numpy(np.repeat(channels, len(mode) // len(channels), axis=0))

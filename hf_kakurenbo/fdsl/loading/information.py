@@ -9,6 +9,7 @@ import datasets
 from ..family import Family
 from .dataset import FDSLDataset
 from .png import encode_png
+from .rows import NamedRows
 
 NAME = "fdsl"
 """The name of the dataset in `datasets`, as in `load_dataset("fdsl", …)`."""
@@ -26,7 +27,7 @@ def version_of(family: Family) -> datasets.Version:
     return datasets.Version(f"{family.version}.{_REVISION}.0")
 
 
-def describe(images: Mapping[str, FDSLDataset]) -> datasets.DatasetInfo:
+def describe(images: Mapping[str, NamedRows]) -> datasets.DatasetInfo:
     """The information about the splits of a dataset. The bytes on disk are not in it: they are not known before.
 
     Args:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from ..family import Family
+
 RowTransform = Callable[[dict[str, list[Any]]], dict[str, Sequence[Any]]]
 Self = TypeVar("Self", bound="Rows")
 
@@ -109,6 +111,24 @@ class Rows(Dataset[dict[str, Any]]):
     @abstractmethod
     def _title(self) -> str:
         """What is named in an error."""
+
+
+class NamedRows(Rows):
+    """The rows of a split of a named dataset, of which a stream can be made.
+
+    Attributes:
+        name: as it was loaded.
+        split: `"train"` or `"validation"`.
+        family: whose categories these are.
+    """
+
+    name: str
+    split: str
+    family: Family
+
+    @property
+    def _title(self) -> str:
+        return f"{self.name} {self.split}"
 
 
 class FDSLSelection(Rows):

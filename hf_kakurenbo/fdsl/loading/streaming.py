@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ...utils.examples_iterables import ExamplesInHand, one_to_one_chain, over_another_source, varied
-from .dataset import FDSLDataset
 from .permutation import Order
+from .rows import NamedRows
 from .shards import DEFAULT_SHARDS, count_shards, cut
 
 # Before 4.6 the order of an epoch is asked for only of a dataset that has a ShufflingConfig.
@@ -37,7 +37,7 @@ class _Images(_BaseExamplesIterable):
     sleep_on_threads_shutdown = False
 
     def __init__(
-        self, dataset: FDSLDataset, order: Order, features: Any, shards: int, kept: list[range] | None = None
+        self, dataset: NamedRows, order: Order, features: Any, shards: int, kept: list[range] | None = None
     ) -> None:
         super().__init__()
         self._dataset = dataset
@@ -74,7 +74,7 @@ class _Images(_BaseExamplesIterable):
         return _Images(self._dataset, order, self._features, self._shards)
 
     @property
-    def dataset(self) -> FDSLDataset:
+    def dataset(self) -> NamedRows:
         """The images, by sample id."""
         return self._dataset
 
@@ -253,7 +253,7 @@ class _Samples(Dataset[dict[str, Any]]):
         sample_ids: those of the samples, ascending; None for all.
     """
 
-    def __init__(self, stream: FDSLStream, images: FDSLDataset, sample_ids: NDArray[np.int64] | None) -> None:
+    def __init__(self, stream: FDSLStream, images: NamedRows, sample_ids: NDArray[np.int64] | None) -> None:
         self._stream = stream
         self._images = images
         self._sample_ids = sample_ids
@@ -284,7 +284,7 @@ def _count(method: str, n: int) -> int:
     return n
 
 
-def make_stream(dataset: FDSLDataset, info: Any, shards: int = DEFAULT_SHARDS) -> FDSLStream:
+def make_stream(dataset: NamedRows, info: Any, shards: int = DEFAULT_SHARDS) -> FDSLStream:
     """A stream of the images of a dataset.
 
     Args:
