@@ -47,7 +47,7 @@ nitpick_ignore_regex = [
     # What signatures name and users do not make themselves.
     (
         "py:class",
-        r".*\.(DataParallelWorld|EpochRecord|FamilyClass|HasParamGroups|MethodSummary|PolicyClass|Prediction"
+        r".*\.(DataParallelWorld|EpochRecord|Family|FamilyClass|HasParamGroups|MethodSummary|PolicyClass|Prediction"
         r"|Rows|SampleRecord|SchedulerStart|Self)",
     ),
 ]

@@ -9,7 +9,7 @@ direction of the view: there 12 steps about the y axis, here, as the paper has i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from .map_family import MapFamily, orbit_key, own_uniforms, split
 if TYPE_CHECKING:
     import torch
 
-_SEARCH_POINTS, _LEAST_VARIANCE = 10_000, 0.05
+_SEARCH_POINTS = 10_000
 _TURN = 2**53
 
 
@@ -50,6 +50,9 @@ class ExFractalDB(MapFamily):
     # The published grid (weights_ins145.csv), in another order, so that few instances are already diverse.
     factors = (0.4, 1.6, 0.7, 1.3, 0.5, 1.5, 0.8, 1.2, 0.6, 1.4, 0.9, 1.1)
 
+    least_variance: ClassVar[float] = 0.05
+    """Above which the points of a category are along each axis."""
+
     def weigh(self, maps: NDArray[np.float64]) -> NDArray[np.float64]:
         """By how much maps shrink volumes: the size of the determinant of a..i."""
         a, b, c, d, e, f, g, h, i = maps.T[:9]
@@ -60,7 +63,7 @@ class ExFractalDB(MapFamily):
         orbit = play(*split(parameters), _SEARCH_POINTS, orbit_key(key))
         if orbit is None:
             return False
-        return least_variance(orbit.points, mean_of(orbit.points)) * scale_of(orbit) ** 2 > _LEAST_VARIANCE
+        return least_variance(orbit.points, mean_of(orbit.points)) * scale_of(orbit) ** 2 > self.least_variance
 
     def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Cloud:
         """Instance 0 is the category itself; those of the grid and the further ones are described with the class."""

@@ -11,7 +11,7 @@ weakened, see `iterated_functions.play_varied`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
 _FLIPS = 4
 _SEARCH_SIZE, _SEARCH_POINTS = 512, 100_000
-_LEAST_LIT = _SEARCH_SIZE**2 / 5
 # A first look at an attempt: the next point lights a new pixel as often as, so far, a pixel was met just once (Good,
 # 1953), and ever more rarely from there on. Points that will light enough pixels promise 1.58 times as many at this
 # stage if they are spread evenly, and more if they are not; the rest is a margin for chance.
 _SIEVE_POINTS, _SIEVE_PROMISE = _SEARCH_POINTS // 8, 1.5
+# They promise the more, the fewer pixels are enough; where more than a fifth of the image is asked, at least as many as
+# they will light.
+_SIEVE_PROMISE_OF_MORE = 0.95
 
 
 class FractalDB(MapFamily):
@@ -57,13 +59,22 @@ class FractalDB(MapFamily):
     draw_size = 362
     # The published grid (weights_0.4.csv), in another order, so that few instances are already diverse.
     factors = (0.6, 1.4, 0.2, 1.8)
+    least_lit: ClassVar[float] = 0.2
+    """The fraction of the image that the points of a category light at least, the filling rate of the paper."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # So many points light 0.31 of the image where they are spread evenly over all of it.
+        if not 0 < cls.least_lit <= 0.3:
+            raise ValueError(f"least_lit of {cls.__qualname__} must be in (0, 0.3], got {cls.least_lit!r}.")
 
     def weigh(self, maps: NDArray[np.float64]) -> NDArray[np.float64]:
         """By how much maps shrink areas: |a·d − b·c|."""
         return np.abs(maps[:, 0] * maps[:, 3] - maps[:, 1] * maps[:, 2])
 
     def accepts(self, parameters: Parameters, key: np.uint64) -> bool:
-        """Whether the points fill a fifth of the image."""
+        """Whether the points fill a fifth of the image, or another fraction that a subclass sets."""
+        least = self.least_lit * _SEARCH_SIZE**2
         maps, probabilities = split(parameters)
         first = play(maps, probabilities, _SIEVE_POINTS, orbit_key(key))
         if first is None:
@@ -71,10 +82,10 @@ class FractalDB(MapFamily):
         places = np.empty(_SEARCH_SIZE**2, dtype=np.int32)
         lit, once = count_pixels(places, first, _SEARCH_SIZE)
         promised = lit + (_SEARCH_POINTS - _SIEVE_POINTS) * once / _SIEVE_POINTS
-        if promised < _SIEVE_PROMISE * _LEAST_LIT:
+        if promised < least * (_SIEVE_PROMISE if self.least_lit <= 0.2 else _SIEVE_PROMISE_OF_MORE):
             return False
         orbit = play(maps, probabilities, _SEARCH_POINTS, orbit_key(key))
-        return orbit is not None and count_pixels(places, orbit, _SEARCH_SIZE)[0] >= _LEAST_LIT
+        return orbit is not None and count_pixels(places, orbit, _SEARCH_SIZE)[0] >= least
 
     def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Leaf:
         """Instance 0 is the category itself; those of the grid and the further ones are described with the class."""

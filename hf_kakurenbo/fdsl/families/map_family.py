@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,8 @@ from ..family import Family, Parameters
 from ..kernels.drawing import Drawing
 from ..kernels.iterated_functions import MOST_MAPS, Variation, check_probabilities, play
 from ..kernels.random_numbers import random_bits, uniforms, whole_number
+from .ranges import check_range, whole_between
 
-_FEWEST_MAPS, _MOST_DRAWN = 2, 7
 _UNVARIED = Variation(0, 1.0)
 
 # The first instances of a category follow a plan, as the 1000 that were published do.
@@ -31,13 +31,28 @@ class MapFamily(Family):
     """A family of affine maps. Parameters are a row per map: its coefficients, and with what probability it is drawn.
 
     A category has N ~ U{2..7} maps with coefficients ~ U(−1, 1) and a probability proportional to how much a map
-    shrinks areas or volumes. An instance has one coefficient of all maps multiplied by a factor.
+    shrinks areas or volumes. An instance has one coefficient of all maps multiplied by a factor. A subclass may set
+    other ranges.
+
+    Raises:
+        ValueError: when a subclass is defined whose `map_range` or `coefficient_range` is no range, or too wide.
     """
 
     points: ClassVar[int]
+    map_range: ClassVar[tuple[int, int]] = (2, 7)
+    """How many a category has at least and at most."""
+    coefficient_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    """From which coefficients are drawn."""
     factors: ClassVar[tuple[float, ...]]
     """Those of the first instances, each for every coefficient, besides 1. In further ones the factor is drawn from
     the lowest to the highest."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if hasattr(cls, "columns"):
+            # The number that the orbit is drawn of must not be one of those that make the maps.
+            check_range(cls, "map_range", 1, min(MOST_MAPS, (_ORBIT - 1) // (len(cls.columns) - 1)))
+        check_range(cls, "coefficient_range", -1e6, 1e6, apart=True)
 
     @property
     def coefficients(self) -> int:
@@ -59,9 +74,10 @@ class MapFamily(Family):
 
     def draw_parameters(self, key: np.uint64) -> Parameters:
         """The maps of an attempt at a category: (2..7, coefficients + 1)."""
-        numbers = uniforms(key, 1 + _MOST_DRAWN * self.coefficients)
-        count = whole_number(float(numbers[0]), _FEWEST_MAPS, _MOST_DRAWN)
-        maps = 2.0 * numbers[1 : 1 + count * self.coefficients].reshape(count, self.coefficients) - 1.0
+        numbers = uniforms(key, 1 + self.map_range[1] * self.coefficients)
+        count = whole_between(float(numbers[0]), self.map_range)
+        low, high = self.coefficient_range
+        maps = low + (high - low) * numbers[1 : 1 + count * self.coefficients].reshape(count, self.coefficients)
         weights = self.weigh(maps)
         # Added up one by one: np.sum adds in an order that depends on the machine.
         return np.column_stack([maps, weights / sum(weights.tolist())])

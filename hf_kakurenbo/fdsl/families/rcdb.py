@@ -9,18 +9,31 @@ from __future__ import annotations
 
 from functools import cache
 from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..family import Parameters
 from ..kernels.contours import REFERENCE_SIZE, Contours
-from ..kernels.random_numbers import uniforms, whole_number
+from ..kernels.random_numbers import uniforms
 from .contour_family import ContourFamily
+from .ranges import between, check_range, whole_between
 
-_FEWEST_VERTICES, _MOST_VERTICES = 3, 200
 # exp(−1 / 100): the whole part of an exponential of mean 100 is n with a probability ∝ exp(−n / 100).
 _NEXT_TO_ONE = 0.9900498337491681
+
+
+# What the ranges of a subclass may be.
+_WIDEST = {
+    "vertex_range": (3, 100_000),
+    "line_range": (1, 100_000),
+    "noise_range": (-1e6, 1e6),
+    "width_range": (-1e6, 1e6),
+    "radius_range": (0, 1e6),
+    "ellipse_range": (0, 1e6),
+    "center_range": (-1e6, 1e6),
+}
 
 
 @cache
@@ -40,6 +53,10 @@ class RCDB(ContourFamily):
     c ~ U(0, 4) and the line width w ~ U(0, 0.1). Each line moves every vertex outwards by w − c · (2 · noise − 1), the
     noise being Perlin's; so by c + w on average. An instance: a radius of 0..100, times U(1, 2) for x and for y; the
     centre (512 + U{−400..400}) / 2 for each axis; the noise; the gray of each line. Lengths are in pixels at 512 × 512.
+    A subclass may set other ranges.
+
+    Raises:
+        ValueError: when a subclass is defined with something else than a range, or one out of `render`'s.
     """
 
     name = "rcdb"
@@ -58,6 +75,16 @@ class RCDB(ContourFamily):
         }
     )
     background = 255
+    vertex_range: ClassVar[tuple[int, int]] = (3, 200)
+    """Of the exponential distribution of mean 100, what is kept."""
+    line_range: ClassVar[tuple[int, int]] = (1, 200)
+    noise_range: ClassVar[tuple[float, float]] = (0.0, 4.0)
+    width_range: ClassVar[tuple[float, float]] = (0.0, 0.1)
+    radius_range: ClassVar[tuple[int, int]] = (0, 100)
+    """In pixels."""
+    ellipse_range: ClassVar[tuple[float, float]] = (1.0, 2.0)
+    center_range: ClassVar[tuple[int, int]] = (-400, 400)
+    """Of which half is added to the middle of the image, in pixels."""
     whole = frozenset({"vertices", "lines"})
     limits = {  # noqa: RUF012
         "vertices": (3, 100_000),
@@ -66,25 +93,35 @@ class RCDB(ContourFamily):
         "line_width": (-1e6, 1e6),
     }
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for attribute, (least, most) in _WIDEST.items():
+            check_range(cls, attribute, least, most)
+
     def draw_parameters(self, key: np.uint64) -> Parameters:
         """The parameters of a category: (1, 4)."""
         vertices, lines, coefficient, width = uniforms(key, 4).tolist()
-        distribution = vertex_distribution(_FEWEST_VERTICES, _MOST_VERTICES)
-        count = _FEWEST_VERTICES + int(np.searchsorted(distribution, vertices, side="right"))
-        return np.array([[count, whole_number(lines, 1, 200), 4.0 * coefficient, 0.1 * width]], dtype=np.float64)
+        distribution = vertex_distribution(*self.vertex_range)
+        row = [
+            self.vertex_range[0] + int(np.searchsorted(distribution, vertices, side="right")),
+            whole_between(lines, self.line_range),
+            between(coefficient, self.noise_range),
+            between(width, self.width_range),
+        ]
+        return np.array([row], dtype=np.float64)
 
     def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Contours:
         """The ellipse and its centre at random; the number of the instance plays no part but through its key."""
         vertices, lines, coefficient, width = parameters[0].tolist()
         radius, ellipse_x, ellipse_y, center_x, center_y = uniforms(key, 5).tolist()
-        length = whole_number(radius, 0, 100)
+        length = whole_between(radius, self.radius_range)
         return Contours(
             vertices=int(vertices),
             lines=int(lines),
-            radius_x=length * (1.0 + ellipse_x),
-            radius_y=length * (1.0 + ellipse_y),
-            center_x=(REFERENCE_SIZE + whole_number(center_x, -400, 400)) / 2,
-            center_y=(REFERENCE_SIZE + whole_number(center_y, -400, 400)) / 2,
+            radius_x=length * between(ellipse_x, self.ellipse_range),
+            radius_y=length * between(ellipse_y, self.ellipse_range),
+            center_x=(REFERENCE_SIZE + whole_between(center_x, self.center_range)) / 2,
+            center_y=(REFERENCE_SIZE + whole_between(center_y, self.center_range)) / 2,
             noise_gain=2.0 * coefficient,
             outward=coefficient + width,
         )
