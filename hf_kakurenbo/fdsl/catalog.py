@@ -91,7 +91,7 @@ def _entries() -> dict[str, Entry]:
 _CATALOG = _entries()
 
 # Training images of those that have masks instead of labels. 20,000 is in the script of SegRCDB (arXiv 2309.17083),
-# 118,000 is COCO-Stuff's number, with which the paper compares it at the same number of images.
+# 118,000 is COCO-Stuff's number, rounded, with which the paper compares it at the same number of images.
 _SEGMENTATION = {"segrcdb-20k": 20_000, "segrcdb-118k": 118_000, "segrcdb-test": 8}
 
 

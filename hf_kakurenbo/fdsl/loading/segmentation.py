@@ -43,8 +43,8 @@ class FDSLSegmentation(NamedRows):
     each column, and `select` and `with_transform` are those of `datasets.Dataset`.
 
     Args:
-        name: `"segrcdb-20k"`, as many images as the published script makes; `"segrcdb-118k"`, as COCO-Stuff has, with
-            which the paper compares it; or `"segrcdb-test"`, 8 images.
+        name: `"segrcdb-20k"`, as many images as the published script makes; `"segrcdb-118k"`, about as many as
+            COCO-Stuff has, with which the paper compares it; or `"segrcdb-test"`, 8 images.
         split: `"train"`, or `"validation"`, a tenth as many.
         image_size: height and width in pixels, in 1..32,766; the published images have 512. At other sizes the drawing
             is scaled, and its lines stay one pixel wide.
