@@ -1,4 +1,8 @@
-"""The augmentation with which vision transformers are pre-trained on images from formulas, by timm."""
+"""The augmentation with which vision transformers are pre-trained on images from formulas: DeiT's, by timm.
+
+It is done in two steps. A collator, in the workers, makes a batch of crops of bytes. `FinishedBatches`, where the model
+is, makes numbers of them, erases and mixes: what costs a worker most is done where it costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from _batch_augmentation import BatchAugmentation
 from timm.data import Mixup, create_transform
+from timm.data.auto_augment import RandAugment
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
-# Images from formulas are mostly background: with 0.5 and 0.5, the usual, a transformer learns them slowly.
-MEAN, STD = (0.1, 0.1, 0.1), (0.25, 0.25, 0.25)
+# Images from formulas are mostly background: with 0.5 and 0.5, the usual, a small transformer learns them slowly.
+MEAN, STD = (0.1,), (0.25,)
+
+TENSORS, PIL = "tensors", "pil"
+
+# The entry of a batch that says whether it is to be erased from and mixed.
+AUGMENTED = "augmented"
 
 
 @dataclass
@@ -21,6 +33,14 @@ class AugmentationArguments:
     augment: bool = field(
         default=False, metadata={"help": "Crop at random, and apply what the next options say to each image."}
     )
+    augment_with: str = field(
+        default=TENSORS,
+        metadata={
+            "help": "tensors: of bytes, gray ones with one channel; pil: by timm's own transforms, several times "
+            "slower, for policies that tensors do not have and for uncovered corners in three grays.",
+            "choices": [TENSORS, PIL],
+        },
+    )
     rand_augment: str | None = field(
         default="rand-m9-mstd0.5-inc1", metadata={"help": "With --augment: timm's name of a RandAugment policy."}
     )
@@ -28,89 +48,159 @@ class AugmentationArguments:
         default=0.25, metadata={"help": "With --augment: probability of erasing a rectangle, in [0, 1]."}
     )
     horizontal_flip: float = field(
-        default=0.0, metadata={"help": "With --augment: probability of mirroring; 0 in the papers, in [0, 1]."}
+        default=0.0, metadata={"help": "With --augment: probability of mirroring; 0 in most papers, in [0, 1]."}
+    )
+    vertical_flip: float = field(
+        default=0.0, metadata={"help": "With --augment: probability of turning upside down, in [0, 1]."}
     )
     mixup: float = field(default=0.0, metadata={"help": "Mix images in pairs: alpha of mixup; 0 does not, 0.8 DeiT."})
     cutmix: float = field(default=0.0, metadata={"help": "Paste parts of images: alpha of CutMix; 0 does not, 1 DeiT."})
+    pixel_mean: list[float] = field(
+        default_factory=lambda: list(MEAN),
+        metadata={"help": "Subtracted from pixels in [0, 1]: one number, or one for each of three channels."},
+    )
+    pixel_std: list[float] = field(
+        default_factory=lambda: list(STD), metadata={"help": "By which what remains is divided; as --pixel_mean."}
+    )
 
     def __post_init__(self) -> None:
-        for name in ("random_erasing", "horizontal_flip"):
+        for name in ("random_erasing", "horizontal_flip", "vertical_flip"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not in [0, 1]: it is a probability.")
         for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 or more.")
+        for name in ("pixel_mean", "pixel_std"):
+            if len(getattr(self, name)) not in (1, 3):
+                raise ValueError(f"{name}={getattr(self, name)} must be one number, or one for each of 3 channels.")
+        if min(self.pixel_std) <= 0:
+            raise ValueError(f"pixel_std={self.pixel_std} must be above 0.")
 
     @property
     def mixes(self) -> bool:
         """Whether images are mixed, so that labels become distributions over the classes."""
         return self.mixup > 0 or self.cutmix > 0
 
+    @property
+    def with_pil(self) -> bool:
+        """Whether training images are to be PIL's."""
+        return self.augment and self.augment_with == PIL
 
-class PlainCollator:
-    """Batches of normalised images and labels, from examples whose images are uint8 tensors (3, size, size)."""
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The mean of each of three channels."""
+        return tuple(self.pixel_mean * (3 // len(self.pixel_mean)))
 
-    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """A batch: `pixel_values` (B, 3, size, size) float32 and `labels` (B,)."""
-        images = torch.stack([example["image"] for example in examples]).float() / 255
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-        return {
-            "pixel_values": (images - mean) / std,
-            "labels": torch.tensor([example["label"] for example in examples]),
-        }
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The standard deviation of each of three channels."""
+        return tuple(self.pixel_std * (3 // len(self.pixel_std)))
 
 
-class AugmentingCollator:
-    """Batches of augmented images, from examples whose images are PIL's.
+class ByteCollator:
+    """Batches of images as bytes, cropped and changed at random in training, and labels.
 
     Args:
-        arguments: how.
+        arguments: how they are changed.
         image_size: of the batch, in pixels.
+        training: whether they are changed.
+
+    Raises:
+        ValueError: the RandAugment policy is not known, or needs PIL.
+    """
+
+    def __init__(self, arguments: AugmentationArguments, image_size: int, training: bool) -> None:
+        self.training = training
+        self.make: Callable[[Sequence[Any]], Tensor] = torch.stack
+        if training and arguments.with_pil:
+            transform = _timm_transform(arguments, image_size)
+            self.make = lambda images: torch.stack([transform(image) for image in images])
+        elif training and arguments.augment:
+            gray = round(255 * sum(arguments.mean) / 3)
+            flips = arguments.horizontal_flip, arguments.vertical_flip
+            self.make = BatchAugmentation(image_size, arguments.rand_augment, *flips, fill=min(255, gray))
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """A batch: `pixel_values` (B, 1 or 3, size, size) uint8, `labels` (B,), `augmented` (B,) bool."""
+        images = self.make([example["image"] for example in examples])
+        labels = torch.tensor([example["label"] for example in examples], device=images.device)
+        return {"pixel_values": images, "labels": labels, AUGMENTED: torch.full_like(labels, self.training).bool()}
+
+
+class FinishedBatches:
+    """Makes of a batch of bytes what a model takes, on the device on which it is.
+
+    Args:
+        arguments: the mean, the standard deviation, the erasing and the mixing.
         num_classes: C.
         label_smoothing: the fraction of a label that goes to the other classes, where images are mixed.
     """
 
-    def __init__(
-        self, arguments: AugmentationArguments, image_size: int, num_classes: int, label_smoothing: float = 0.0
-    ) -> None:
-        self.transform = create_transform(
-            (3, image_size, image_size),
-            is_training=arguments.augment,
-            auto_augment=arguments.rand_augment,
-            re_prob=arguments.random_erasing,
-            re_mode="pixel",
-            hflip=arguments.horizontal_flip,
-            color_jitter=None,
-            interpolation="bicubic",
-            mean=MEAN,
-            std=STD,
-            crop_pct=1.0,
-        )
+    def __init__(self, arguments: AugmentationArguments, num_classes: int, label_smoothing: float = 0.0) -> None:
+        self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (arguments.mean, arguments.std))
+        self.erasing = arguments.random_erasing if arguments.augment else 0.0
         self.mix: Callable[..., Any] | None = None
         if arguments.mixes:
             self.mix = Mixup(
                 arguments.mixup, arguments.cutmix, label_smoothing=label_smoothing, num_classes=num_classes
             )
 
-    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """A batch: `pixel_values` (B, 3, size, size) float32 and `labels` (B,), or (B, C) where images are mixed."""
-        images = torch.stack([self.transform(example["image"]) for example in examples])
-        labels = torch.tensor([example["label"] for example in examples])
-        if self.mix is None:
-            return {"pixel_values": images, "labels": labels}
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with `pixel_values` (B, 3, size, size) float32, and `labels` (B, C) where images were mixed."""
+        batch = dict(batch)
+        augmented = bool(batch.pop(AUGMENTED)[0])
+        images, labels = self._to_numbers(batch["pixel_values"]), batch["labels"]
+        if augmented and self.erasing:
+            images = RandomErasing(self.erasing, mode="pixel", device=images.device)(images)
+        if augmented and self.mix is not None:
+            images, labels = self._mixed(images, labels)
+        return {**batch, "pixel_values": images, "labels": labels}
+
+    def _to_numbers(self, images: Tensor) -> Tensor:
+        mean, std = self.mean.to(images.device), self.std.to(images.device)
+        return torch.addcmul(-mean / std, images.float(), 1 / (255 * std))
+
+    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         # timm mixes an image with the one at the other end of the batch, and so takes an even number of them.
         odd = len(images) % 2
         if odd:
             images, labels = torch.cat([images, images[:1]]), torch.cat([labels, labels[:1]])
         images, labels = self.mix(images, labels)
         count = len(images) - odd
-        return {"pixel_values": images[:count], "labels": labels[:count]}
+        return images[:count], labels[:count]
+
+
+def _timm_transform(arguments: AugmentationArguments, image_size: int) -> Any:
+    transform = create_transform(
+        (3, image_size, image_size),
+        is_training=True,
+        use_prefetcher=True,  # ends with bytes
+        auto_augment=arguments.rand_augment,
+        hflip=arguments.horizontal_flip,
+        vflip=arguments.vertical_flip,
+        color_jitter=None,
+        interpolation="bicubic",
+        mean=arguments.mean,
+        std=arguments.std,
+    )
+    for policy in transform.transforms:
+        if isinstance(policy, RandAugment):
+            _allow_no_bits(policy)
+    return transform
+
+
+def _allow_no_bits(policy: RandAugment) -> None:
+    """Let an image turn black where timm draws a posterization to no bits: Pillow 13 refuses that."""
+    for operation in policy.ops:
+        if operation.aug_fn.__name__ == "posterize":
+            posterize = operation.aug_fn
+            operation.aug_fn = lambda image, bits, posterize=posterize, **options: (
+                posterize(image, bits, **options) if bits else image.point(lambda level: 0)
+            )
 
 
 def soft_cross_entropy(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
     """Cross entropy with labels (B, C) that are distributions, or (B,); for `Trainer(compute_loss_func=...)`."""
     loss = torch.nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum")
-    if num_items_in_batch is None:
-        return loss / len(labels)
-    # Trainer counts the entries of the labels: C of them for each sample.
-    return loss / (num_items_in_batch * len(labels) / labels.numel())
+    # Trainer counts the labels before they are mixed, when each sample has one.
+    return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)

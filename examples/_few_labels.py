@@ -69,7 +69,7 @@ class Digits(torch.utils.data.Dataset[dict[str, Tensor]]):
     """
 
     def __init__(self, images: Tensor, labels: Tensor, moved: bool) -> None:
-        normalise = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+        normalise = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN * 3, STD * 3)]
         self.transform = v2.Compose([v2.RandomAffine(0, translate=(0.1, 0.1)), *normalise] if moved else normalise)
         self.images, self.labels = images, labels
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from _arguments import parse_arguments
-from _augmentation import MEAN, STD, AugmentationArguments, AugmentingCollator, PlainCollator, soft_cross_entropy
+from _augmentation import AugmentationArguments, ByteCollator, FinishedBatches, soft_cross_entropy
 from _common import (
     checkpoint_to_resume,
     errors_as_messages,
@@ -34,18 +34,19 @@ from _common import (
     without_hiding,
 )
 from _few_labels import FewLabelsArguments, compare_few_labels
+from _formula_trainer import FormulaTrainer, RecipeArguments
+from _presets import PRESETS
 from _table import format_table
 from _timm import check_timm_model, timm_config
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
-    EvalPrediction,
     PreTrainedModel,
     TimmWrapperForImageClassification,
     Trainer,
 )
 
-from hf_kakurenbo import KakurenboConfig, KakurenboTrainer, load_fdsl
+from hf_kakurenbo import KakurenboConfig, load_fdsl
 from hf_kakurenbo.config import NO_HIDING
 
 TINY_DEFAULTS = {
@@ -56,6 +57,7 @@ TINY_DEFAULTS = {
     "draw_size": 24,
     "points": 300,
     "patches": False,
+    "validation_instances": 100,
     "timm_model": "vit_tiny_patch16_224",
     "model_options": '{"patch_size": 4, "embed_dim": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2, '
     '"global_pool": "avg", "class_token": false}',
@@ -67,47 +69,6 @@ TINY_DEFAULTS = {
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,
     "weight_decay": 0.05,
-}
-
-# What DeiT (Touvron et al. 2021) and the papers on images from formulas share.
-_DEIT = {
-    "image_size": 224,
-    "augment": True,
-    "mixup": 0.8,
-    "cutmix": 1.0,
-    "drop_path": 0.1,
-    "label_smoothing_factor": 0.1,
-    "lr_scheduler_type": "cosine",
-    "weight_decay": 0.05,
-    "bf16": True,
-    "dataloader_num_workers": 12,
-    "dataloader_persistent_workers": True,
-    "ddp_find_unused_parameters": False,
-    "save_strategy": "epoch",
-    "save_total_limit": 2,
-    "logging_steps": 100,
-}
-PRESETS: dict[str, dict[str, Any]] = {
-    # Nakashima et al., AAAI 2022, arXiv 2103.13023: the schedule of their program; a batch of 1,024 on 4 GPUs.
-    "deit-tiny-fractaldb-1k": {
-        **_DEIT,
-        "fdsl": "fractaldb-1k",
-        "timm_model": "deit_tiny_patch16_224",
-        "num_train_epochs": 300,
-        "warmup_steps": 10 / 300,
-        "learning_rate": 3e-4,
-        "per_device_train_batch_size": 256,
-    },
-    # Kataoka et al., CVPR 2022, arXiv 2206.09132, but for their repeated augmentation; a batch of 8,192 on 128 GPUs.
-    "vit-base-exfractaldb-21k": {
-        **_DEIT,
-        "fdsl": "exfractaldb-21k",
-        "timm_model": "deit_base_patch16_224",
-        "num_train_epochs": 90,
-        "warmup_steps": 5 / 90,
-        "learning_rate": 1e-3,
-        "per_device_train_batch_size": 64,
-    },
 }
 
 
@@ -156,32 +117,52 @@ class FormulaArguments:
     patches: bool = field(default=True, metadata={"help": "FractalDB, 2D-OFDB: random 3×3 patches instead of pixels."})
     categories: int | None = field(default=None, metadata={"help": "Only the first so many categories."})
     instances: int | None = field(default=None, metadata={"help": "So many images of each category."})
+    validation_instances: int = field(
+        default=2, metadata={"help": "So many images of each category to evaluate on, others than those trained on."}
+    )
     fdsl_seed: int = field(default=0, metadata={"help": "Another seed gives other categories and images."})
     streaming: bool = field(
         default=True, metadata={"help": "Train on the stream; `false` on the map-style dataset, in another order."}
     )
+    draw_device: str | None = field(
+        default=None,
+        metadata={
+            "help": "Draw and augment whole batches at once where the training is, as with `cuda`, in the main process "
+            "instead of workers. Needs `--streaming false`; other images than those drawn by workers."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.draw_device is not None and self.streaming:
+            raise ValueError(f"--draw_device {self.draw_device} draws the map-style dataset: add --streaming false.")
 
 
-def load_images(data: FormulaArguments, split: str, streaming: bool, as_tensor: bool, as_drawn: bool = False) -> Any:
+def load_images(data: FormulaArguments, split: str, as_drawn: bool = False, as_tensor: bool = True) -> Any:
     """The images of a split, or the same as large as they are drawn, to cut crops from as the papers do."""
+    training = split == "train"
     draw_size = load_fdsl(data.fdsl, image_size=data.image_size, draw_size=data.draw_size).draw_size
+    streaming = data.streaming and training
     return load_fdsl(
         data.fdsl,
         split,
         image_size=draw_size if as_drawn else data.image_size,
         draw_size=draw_size,
         color=data.color,
+        mode="RGB" if data.color or not as_tensor else "L",
         points=data.points,
         patches=data.patches,
         categories=data.categories,
-        instances=data.instances if split == "train" else None,
+        instances=data.instances if training else data.validation_instances,
         seed=data.fdsl_seed,
         streaming=streaming,
         as_tensor=as_tensor,
+        device=data.draw_device if training else None,
     )
 
 
-def make_model(model_args: ModelArguments, image_size: int, classes: list[str]) -> PreTrainedModel:
+def make_model(
+    model_args: ModelArguments, augmentation: AugmentationArguments, image_size: int, classes: list[str]
+) -> PreTrainedModel:
     """The model from random weights, with a head for the classes."""
     if model_args.config_name is not None:
         config = AutoConfig.from_pretrained(model_args.config_name, image_size=image_size, **label_names(classes))
@@ -189,70 +170,74 @@ def make_model(model_args: ModelArguments, image_size: int, classes: list[str]) 
     options = json.loads(model_args.model_options)
     if model_args.drop_path:
         options["drop_path_rate"] = model_args.drop_path
-    config = timm_config(model_args.timm_model, image_size, classes, options, mean=MEAN, std=STD)
+    config = timm_config(
+        model_args.timm_model, image_size, classes, options, mean=augmentation.mean, std=augmentation.std
+    )
     return TimmWrapperForImageClassification(config)
-
-
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """The fraction of right answers."""
-    return {"accuracy": float((prediction.predictions.argmax(axis=1) == prediction.label_ids).mean())}
 
 
 def trainer_maker(
     model_args: ModelArguments,
     data: FormulaArguments,
     augmentation: AugmentationArguments,
+    recipe: RecipeArguments,
     args: KakurenboConfig,
 ) -> Callable[[KakurenboConfig], Trainer]:
     """From training arguments to a trainer with a new model."""
-    changes_images = augmentation.augment or augmentation.mixes
-    images = load_images(data, "train", data.streaming, as_tensor=not changes_images, as_drawn=augmentation.augment)
+    _check_agreement(data, augmentation, recipe)
+    if data.draw_device is not None:
+        args.dataloader_num_workers, args.dataloader_prefetch_factor = 0, None
+        args.dataloader_persistent_workers = args.dataloader_pin_memory = False
+    images = load_images(data, "train", as_drawn=augmentation.augment, as_tensor=not augmentation.with_pil)
     if data.streaming:
         images = images.shuffle(seed=args.seed)
     next(iter(images))  # On a new machine this compiles the drawing, which is no part of the first training's time.
     classes = images.features["label"].names
-    smoothing = args.label_smoothing_factor
-    collator: Any = PlainCollator()
-    if changes_images:
-        collator = AugmentingCollator(augmentation, data.image_size, len(classes), smoothing)
+    collator = ByteCollator(augmentation, data.image_size, training=True)
+    finish = FinishedBatches(augmentation, len(classes), args.label_smoothing_factor)
+    recipe.set_learning_rate(args)
     if augmentation.mixes:
         args.label_smoothing_factor = 0.0  # is done where labels are mixed
 
     def make_trainer(args: KakurenboConfig) -> Trainer:
         return FormulaTrainer(
-            model=make_model(model_args, data.image_size, classes),
+            model=make_model(model_args, augmentation, data.image_size, classes),
             args=args,
+            recipe=recipe,
             train_dataset=images,
-            eval_dataset=load_images(data, "validation", False, as_tensor=True) if args.do_eval else None,
+            eval_dataset=load_images(data, "validation") if args.do_eval else None,
             data_collator=collator,
+            eval_collator=ByteCollator(augmentation, data.image_size, training=False),
+            finish=finish,
             compute_loss_func=soft_cross_entropy if augmentation.mixes else None,
-            compute_metrics=accuracy,
         )
 
     return make_trainer
 
 
-class FormulaTrainer(KakurenboTrainer):
-    """Evaluates on images as they are drawn, whatever is done to those that it trains on."""
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """The loader of `Trainer`, with plain batches."""
-        trains_with, self.data_collator = self.data_collator, PlainCollator()
-        try:
-            return super().get_eval_dataloader(eval_dataset)
-        finally:
-            self.data_collator = trains_with
+def _check_agreement(data: FormulaArguments, augmentation: AugmentationArguments, recipe: RecipeArguments) -> None:
+    if recipe.repeated_augmentation > 1 and data.streaming:
+        raise ValueError(
+            f"--repeated_augmentation {recipe.repeated_augmentation} takes images by number: add --streaming false."
+        )
+    if data.draw_device is not None and augmentation.with_pil:
+        raise ValueError(f"--draw_device {data.draw_device} draws tensors: leave --augment_with pil out.")
 
 
 def main() -> None:
     """Read the arguments, pre-train, and compare if asked."""
-    classes = (ModelArguments, FormulaArguments, AugmentationArguments, FewLabelsArguments, KakurenboConfig)
+    classes = (
+        *(ModelArguments, FormulaArguments, AugmentationArguments, RecipeArguments, FewLabelsArguments),
+        KakurenboConfig,
+    )
     tiny = {**TINY_DEFAULTS, "finetune": True}
-    model_args, data, augmentation, few_labels, args = parse_arguments(classes, ("fdsl", "preset"), tiny, PRESETS)
+    model_args, data, augmentation, recipe, few_labels, args = parse_arguments(
+        classes, ("fdsl", "preset"), tiny, PRESETS
+    )
     args.remove_unused_columns = False
     hide_progress_bars(args)
     with errors_as_messages():
-        make_trainer = trainer_maker(model_args, data, augmentation, args)
+        make_trainer = trainer_maker(model_args, data, augmentation, recipe, args)
     if few_labels.finetune:
         use_one_thread()
 
@@ -265,7 +250,7 @@ def main() -> None:
         folders.append(plain.output_dir)
     say(args, f"\n{format_table(outcomes)}")
     if few_labels.finetune and args.process_index == 0:
-        start = make_model(model_args, data.image_size, [str(index) for index in range(10)])
+        start = make_model(model_args, augmentation, data.image_size, [str(index) for index in range(10)])
         compare_few_labels(few_labels, outcomes, folders, start.config, args)
     leave_process_group()
 

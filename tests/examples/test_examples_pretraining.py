@@ -16,6 +16,10 @@ SMALL = ["--categories", "6", "--instances", "8", "--per_device_train_batch_size
 THREE_EPOCHS = ["--num_train_epochs", "3"]
 FEW = ["--finetune_epochs", "2", "--finetune_seeds", "2", "--labels_per_digit", "3"]
 TRAINED, REFRESHED = 48 + (48 - 11) + (48 - 8), 11
+PRESETS = (
+    *("deit-tiny-fractaldb-1k", "vit-base-rcdb-1k", "deit-tiny-visualatom-1k"),
+    *("vit-base-exfractaldb-21k", "vit-base-visualatom-21k", "vit-tiny-ofdb2d-1k"),
+)
 PRESET = [
     *("--image_size", "32", "--max_steps", "2", "--points", "300", "--bf16", "false", "--save_strategy", "no"),
     *("--dataloader_num_workers", "0", "--dataloader_persistent_workers", "false", "--logging_steps", "1"),
@@ -78,16 +82,22 @@ def test_presets_models_and_augmentation(tmp_path):
     )
     commands = [
         command(PRETRAIN, "--preset", preset, "--output_dir", preset, *SMALL, *PRESET, "--timm_model", "test_vit")
-        for preset in ("deit-tiny-fractaldb-1k", "vit-base-exfractaldb-21k")
+        for preset in PRESETS
     ]
     plain = ["--fdsl", "rcdb-1k", "--image_size", "32", *SMALL, "--max_steps", "2", "--save_strategy", "no"]
     commands += [
         command(PRETRAIN, *plain, "--config_name", "vit", "--output_dir", "vit-out", "--streaming", "false"),
         command(PRETRAIN, *plain, "--timm_model", "test_resnet", "--augment", "true", "--output_dir", "augmented"),
     ]
+    drawn = ["--streaming", "false", "--draw_device", "cpu"]
+    augmented = [*plain, "--timm_model", "test_vit", "--augment", "true"]
+    commands += [
+        command(PRETRAIN, *augmented, "--augment_with", "pil", "--mixup", "0.8", "--output_dir", "pil"),
+        command(PRETRAIN, *augmented, "--color", "true", *drawn, "--output_dir", "drawn"),
+    ]
     for done in together(commands, tmp_path):
         assert done.returncode == 0, done.stderr
-    for folder in ("deit-tiny-fractaldb-1k", "vit-base-exfractaldb-21k", "vit-out", "augmented"):
+    for folder in (*PRESETS, "vit-out", "augmented", "pil", "drawn"):
         assert results(tmp_path / folder, "trainer_state.json")["global_step"] == 2
         assert AutoModelForImageClassification.from_pretrained(tmp_path / folder).config.num_labels == 6
 
@@ -109,7 +119,8 @@ def test_two_processes_share_the_stream(tmp_path):
     [
         (
             ["--preset", "deit-tiny"],
-            "There is no preset 'deit-tiny'; there are: deit-tiny-fractaldb-1k, vit-base-exfractaldb-21k.",
+            "There is no preset 'deit-tiny'; there are: deit-tiny-fractaldb-1k, vit-base-rcdb-1k, "
+            "deit-tiny-visualatom-1k, vit-base-exfractaldb-21k, vit-base-visualatom-21k, vit-tiny-ofdb2d-1k.",
         ),
         (
             ["--fdsl", "rcdb-2k", "--timm_model", "test_vit"],
@@ -118,6 +129,17 @@ def test_two_processes_share_the_stream(tmp_path):
         (["--fdsl", "rcdb-1k"], "Name one model: --timm_model or --config_name (or a --preset)."),
         (["--model_options", "{patch"], "--model_options '{patch' is no JSON object"),
         (["--random_erasing", "2"], "random_erasing=2.0 is not in [0, 1]"),
+        (["--pixel_mean", "0.5", "0.5"], "pixel_mean=[0.5, 0.5] must be one number, or one for each of 3 channels."),
+        (["--pixel_std", "0"], "pixel_std=[0.0] must be above 0."),
+        (["--repeated_augmentation", "0"], "repeated_augmentation=0 must be at least 1."),
+        (["--warmup_learning_rate", "-1"], "warmup_learning_rate=-1.0 must be 0 or more."),
+        (["--repeated_augmentation", "3"], "--repeated_augmentation 3 takes images by number: add --streaming false."),
+        (["--draw_device", "cuda"], "--draw_device cuda draws the map-style dataset: add --streaming false."),
+        (
+            ["--draw_device", "cpu", "--streaming", "false", "--augment", "true", "--augment_with", "pil"],
+            "--draw_device cpu draws tensors: leave --augment_with pil out.",
+        ),
+        (["--augment", "true", "--rand_augment", "v0"], "rand_augment='v0' is no RandAugment policy of timm"),
     ],
 )
 def test_wrong_arguments_end_with_a_message(options, message, last_words, tmp_path, monkeypatch):
