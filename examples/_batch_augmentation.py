@@ -256,11 +256,19 @@ def moved_by_pytorch(images: Tensor, maps: np.ndarray, fill: int) -> Tensor:
 
 
 def _moved_on_cpu(images: Tensor, maps: np.ndarray, fill: int) -> Tensor:
-    """Images (B, channels, size, size) resampled by Pillow's bicubic filter, in a twentieth of PyTorch's time."""
+    """Images (B, channels, size, size) resampled by Pillow's bicubic filter, in a fraction of PyTorch's time."""
     moved = np.empty(images.shape, dtype=np.uint8)
     for source, target, coefficients in zip(images.numpy(), moved, maps, strict=True):
+        a, b, c, d, e, f = coefficients
         for channel, into in zip(source, target, strict=True):
-            _resample(channel, into, coefficients, fill)
+            if (a, d, e, f) == (1, 0, 1, 0):  # each row is shifted
+                _shift_rows(channel, into, b, c, fill)
+            elif (a, b, c, e) == (1, 0, 0, 1):  # each column is
+                turned = np.empty_like(into)
+                _shift_rows(np.ascontiguousarray(channel.T), turned, d, f, fill)
+                into[:] = turned.T
+            else:
+                _resample(channel, into, coefficients, fill)
     return torch.from_numpy(moved)
 
 
@@ -272,10 +280,39 @@ def _cubic(before: float, at: float, after: float, next_after: float, fraction: 
     return at + fraction * (after - before + fraction * (second + fraction * third))
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _to_byte(value: float) -> int:
+    return int(min(max(value + 0.5, 0.0), 255.0))
+
+
+@numba.njit(cache=True, nogil=True)
+def _shift_rows(source: np.ndarray, target: np.ndarray, slope: float, offset: float, fill: int) -> None:
+    size = source.shape[0]
+    line = np.empty(size + 6, dtype=np.float32)  # a row, and its ends thrice
+    for row in range(size):
+        shift = slope * (row + 0.5) + offset
+        whole = math.floor(shift)
+        fraction = np.float32(shift - whole)
+        line[:3], line[3 : size + 3], line[size + 3 :] = source[row, 0], source[row], source[row, size - 1]
+        # Where 0 <= column + 0.5 + shift < size.
+        first = min(max(math.ceil(-0.5 - shift), 0), size)
+        end = max(min(math.ceil(size - 0.5 - shift), size), first)
+        target[row, :first] = fill
+        target[row, end:] = fill
+        taps = line[first + whole + 2 : end + whole + 6]
+        for place in range(end - first):
+            value = _cubic(taps[place], taps[place + 1], taps[place + 2], taps[place + 3], fraction)
+            target[row, first + place] = _to_byte(value)
+
+
 @numba.njit(cache=True, nogil=True)
 def _resample(source: np.ndarray, target: np.ndarray, maps: np.ndarray, fill: int) -> None:
     size = source.shape[0]
-    last = size - 1
+    framed = np.empty((size + 6, size + 6), dtype=np.float32)  # an image, and its edges thrice
+    for row in range(size + 6):
+        line = source[min(max(row - 3, 0), size - 1)]
+        framed[row, :3], framed[row, 3 : size + 3], framed[row, size + 3 :] = line[0], line, line[size - 1]
+    sums = np.empty(4, dtype=np.float32)
     for row in range(size):
         for column in range(size):
             x = maps[0] * (column + 0.5) + maps[1] * (row + 0.5) + maps[2]
@@ -283,21 +320,9 @@ def _resample(source: np.ndarray, target: np.ndarray, maps: np.ndarray, fill: in
             if not (0 <= x < size and 0 <= y < size):
                 target[row, column] = fill
                 continue
-            x, y = x - 0.5, y - 0.5
-            left, top = math.floor(x), math.floor(y)
-            across, down = x - left, y - top
-            c0, c1 = min(max(left - 1, 0), last), min(max(left, 0), last)
-            c2, c3 = min(max(left + 1, 0), last), min(max(left + 2, 0), last)
-            r1 = min(max(top, 0), last)
-            line = source[r1]
-            value = _cubic(float(line[c0]), float(line[c1]), float(line[c2]), float(line[c3]), across)
-            if down != 0.0:  # shears and shifts along the rows have no other
-                r0, r2, r3 = min(max(top - 1, 0), last), min(max(top + 1, 0), last), min(max(top + 2, 0), last)
-                line = source[r0]
-                above = _cubic(float(line[c0]), float(line[c1]), float(line[c2]), float(line[c3]), across)
-                line = source[r2]
-                below = _cubic(float(line[c0]), float(line[c1]), float(line[c2]), float(line[c3]), across)
-                line = source[r3]
-                lower = _cubic(float(line[c0]), float(line[c1]), float(line[c2]), float(line[c3]), across)
-                value = _cubic(above, value, below, lower, down)
-            target[row, column] = int(min(max(value + 0.5, 0.0), 255.0))
+            left, top = int(x + 2.5), int(y + 2.5)  # of four by four pixels of the frame, the second
+            across, down = np.float32(x + 2.5 - left), np.float32(y + 2.5 - top)
+            for line_number in range(4):
+                line = framed[top - 1 + line_number]
+                sums[line_number] = _cubic(line[left - 1], line[left], line[left + 1], line[left + 2], across)
+            target[row, column] = _to_byte(_cubic(sums[0], sums[1], sums[2], sums[3], down))
