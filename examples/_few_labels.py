@@ -15,7 +15,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import transformers
-from _augmentation import MEAN, STD
 from _common import HIDDEN_SHARE, say
 from _table import Outcome
 from image_classification import digits
@@ -66,10 +65,11 @@ class Digits(torch.utils.data.Dataset[dict[str, Tensor]]):
         images: (N, 3, size, size) uint8.
         labels: (N,).
         moved: whether to move them.
+        normalise: as in pre-training.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, moved: bool) -> None:
-        normalise = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN * 3, STD * 3)]
+    def __init__(self, images: Tensor, labels: Tensor, moved: bool, normalise: v2.Normalize) -> None:
+        normalise = [v2.ToDtype(torch.float32, scale=True), normalise]
         self.transform = v2.Compose([v2.RandomAffine(0, translate=(0.1, 0.1)), *normalise] if moved else normalise)
         self.images, self.labels = images, labels
 
@@ -99,7 +99,12 @@ def few_of_each(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def accuracy_with_few_labels(
-    make_model: Callable[[], PreTrainedModel], images: Tensor, labels: Tensor, args: FewLabelsArguments, seed: int
+    make_model: Callable[[], PreTrainedModel],
+    images: Tensor,
+    labels: Tensor,
+    args: FewLabelsArguments,
+    normalise: v2.Normalize,
+    seed: int,
 ) -> float:
     """Fine-tune on a few digits of each kind; the fraction of all others that is then read rightly."""
     few, others = few_of_each(labels, args.labels_per_digit, seed)
@@ -121,10 +126,10 @@ def accuracy_with_few_labels(
         weight_decay=0.05,
         dataloader_pin_memory=False,
     )
-    trainer = Trainer(make_model(), training, train_dataset=Digits(images[few], labels[few], moved=True))
+    trainer = Trainer(make_model(), training, train_dataset=Digits(images[few], labels[few], True, normalise))
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    predictions = trainer.predict(Digits(images[others], labels[others], moved=False)).predictions
+    predictions = trainer.predict(Digits(images[others], labels[others], False, normalise)).predictions
     return float((predictions.argmax(axis=1) == labels[others].numpy()).mean())
 
 
@@ -133,6 +138,7 @@ def compare_few_labels(
     outcomes: Sequence[Outcome],
     folders: Sequence[str],
     config: PreTrainedConfig,
+    normalise: v2.Normalize,
     training: TrainingArguments,
 ) -> None:
     """Fine-tune from scratch and from each pre-trained model; print a table, draw a figure, store the accuracies.
@@ -142,6 +148,7 @@ def compare_few_labels(
         outcomes: of the pre-trainings.
         folders: where each of them saved its model.
         config: that of a model with random weights and a head for ten classes.
+        normalise: as in pre-training.
         training: the arguments of the pre-trainings.
     """
     size = getattr(config, "image_size", None) or config.pretrained_cfg["input_size"][-1]
@@ -156,7 +163,7 @@ def compare_few_labels(
     transformers.utils.logging.set_verbosity_error()  # of the new head it would tell each time
     seeds = range(training.seed, training.seed + args.finetune_seeds)
     found = {
-        title: [accuracy_with_few_labels(make, images, labels, args, seed) for seed in seeds]
+        title: [accuracy_with_few_labels(make, images, labels, args, normalise, seed) for seed in seeds]
         for title, make in starts.items()
     }
     (Path(training.output_dir) / "few_labels.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

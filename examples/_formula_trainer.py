@@ -23,6 +23,8 @@ TOKENS = {"pos_embed", "cls_token", "dist_token", "reg_token", "position_embeddi
 # Of how many samples DeiT's programs leave out the rest of an epoch with repeated augmentation.
 _WHOLE = 256
 
+_CHUNK = 65_536
+
 
 @dataclass
 class RecipeArguments:
@@ -107,8 +109,11 @@ class RepeatedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         chosen = torch.randperm(self.images, generator=generator)[: math.ceil(len(self) / self.repeats)]
-        order = torch.cat([images.repeat(self.repeats) for images in chosen.split(self.at_once)])
-        yield from order[: len(self)].tolist()
+        whole = len(chosen) // self.at_once * self.at_once
+        batches = chosen[:whole].view(-1, 1, self.at_once).expand(-1, self.repeats, -1)
+        order = torch.cat([batches.flatten(), chosen[whole:].repeat(self.repeats)])[: len(self)]
+        for part in order.split(_CHUNK):  # a list of all numbers would take 36 bytes for each
+            yield from part.tolist()
 
 
 def best_guess(logits: Any, labels: Tensor) -> Tensor:

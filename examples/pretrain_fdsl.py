@@ -38,6 +38,7 @@ from _formula_trainer import FormulaTrainer, RecipeArguments
 from _presets import PRESETS
 from _table import format_table
 from _timm import check_timm_model, timm_config
+from torchvision.transforms.v2 import Normalize
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -251,7 +252,8 @@ def main() -> None:
     say(args, f"\n{format_table(outcomes)}")
     if few_labels.finetune and args.process_index == 0:
         start = make_model(model_args, augmentation, data.image_size, [str(index) for index in range(10)])
-        compare_few_labels(few_labels, outcomes, folders, start.config, args)
+        normalise = Normalize(augmentation.mean, augmentation.std)
+        compare_few_labels(few_labels, outcomes, folders, start.config, normalise, args)
     leave_process_group()
 
 

@@ -1,6 +1,8 @@
 """Augmentation without PIL: each operation against Pillow's, and the draws against timm's."""
 
 import random
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torchvision.transforms import v2
 
 from hf_kakurenbo import load_fdsl
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZE = 64
 POLICY = "rand-m9-mstd0.5-inc1"
 # How far timm lets each operation go.
@@ -35,6 +38,13 @@ MOVES = {
     "translate_y_rel": (0.405, -0.21),
     "rotate": (27.0, -13.5),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _examples_can_be_imported():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
+        yield
 
 
 @pytest.fixture

@@ -204,3 +204,11 @@ def test_what_comes_back_from_its_rest():
     assert {(2, 0), (2, 1), (4, 1), (4, 2), (4, 3)} <= pauses
     assert all(interval // 2 <= rest + 1 <= interval for interval, rest in pauses)
     assert_figures(rows, but_columns=(0, 1))
+
+
+def test_data_path_compares_the_two_ways():
+    (header, rows), *others = tables(run("data_path.py", "--quick"))
+    assert others == []
+    assert header[-2:] == ["images/s a worker", "with finishing"]
+    assert [row[1] for row in rows] == ["pil", "tensors", "times as fast"]
+    assert_figures(rows, but_columns=(0, 1))

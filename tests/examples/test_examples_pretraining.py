@@ -21,7 +21,7 @@ PRESETS = (
     *("vit-base-exfractaldb-21k", "vit-base-visualatom-21k", "vit-tiny-ofdb2d-1k"),
 )
 PRESET = [
-    *("--image_size", "32", "--max_steps", "2", "--points", "300", "--bf16", "false", "--save_strategy", "no"),
+    *("--image_size", "32", "--max_steps", "2", "--bf16", "false", "--save_strategy", "no"),
     *("--dataloader_num_workers", "0", "--dataloader_persistent_workers", "false", "--logging_steps", "1"),
 ]
 

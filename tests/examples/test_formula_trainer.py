@@ -1,6 +1,8 @@
 """What pre-training on formulas does as the papers' programs: schedule, weight decay, repeated augmentation, memory."""
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,15 @@ from timm.scheduler import CosineLRScheduler
 from transformers import TimmWrapperForImageClassification
 
 from hf_kakurenbo import KakurenboConfig, load_fdsl
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _examples_can_be_imported():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
+        yield
 
 
 @pytest.fixture
