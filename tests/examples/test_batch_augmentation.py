@@ -14,6 +14,7 @@ from timm.data import auto_augment, create_transform
 from torchvision.transforms import v2
 
 from hf_kakurenbo import load_fdsl
+from standin_device import DEVICE, StandIn
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZE = 64
@@ -213,3 +214,26 @@ def test_what_cannot_be_made_without_pil_is_refused(augmentation):
         augmentation.BatchAugmentation(8, "rand-m9-t3a")
     with pytest.raises(ValueError, match="is no RandAugment policy of timm"):
         augmentation.BatchAugmentation(8, "original")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_another_device_draws_and_makes_the_same(example, channels):
+    """Nothing mixes devices, and what is on the device stays there; a moved image is resampled by PyTorch's filter."""
+    augmenting = example("_augmentation")
+    arguments = augmenting.AugmentationArguments(augment=True, mixup=0.8, cutmix=1.0, horizontal_flip=0.5)
+    images = [photo(channels, seed) for seed in range(24)]
+    made = []
+    with StandIn():
+        for device in ("cpu", DEVICE):
+            random.seed(3)
+            np.random.seed(3)
+            examples = [{"image": image.to(device), "label": number % 3} for number, image in enumerate(images)]
+            batch = augmenting.ByteCollator(arguments, 32, training=True)(examples)
+            assert {value.device.type for value in batch.values()} == {torch.device(device).type}
+            made.append(batch["pixel_values"].cpu().int())
+            finished = augmenting.FinishedBatches(arguments, num_classes=3, label_smoothing=0.1)(batch)
+            assert {value.device.type for value in finished.values()} == {torch.device(device).type}
+            assert finished["pixel_values"].shape == (24, 3, 32, 32)
+    different = (made[0] - made[1]).abs().float().flatten(1).mean(1)
+    assert different.median() < 0.5
+    assert different.max() < 4
