@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -114,8 +115,7 @@ class ByteCollator:
         self.training = training
         self.make: Callable[[Sequence[Any]], Tensor] = torch.stack
         if training and arguments.with_pil:
-            transform = _timm_transform(arguments, image_size)
-            self.make = lambda images: torch.stack([transform(image) for image in images])
+            self.make = partial(_each, _timm_transform(arguments, image_size))
         elif training and arguments.augment:
             gray = round(255 * sum(arguments.mean) / 3)
             flips = arguments.horizontal_flip, arguments.vertical_flip
@@ -213,10 +213,15 @@ def _allow_no_bits(policy: RandAugment) -> None:
     """Let an image turn black where timm draws a posterization to no bits: Pillow 13 refuses that."""
     for operation in policy.ops:
         if operation.aug_fn.__name__ == "posterize":
-            posterize = operation.aug_fn
-            operation.aug_fn = lambda image, bits, posterize=posterize, **options: (
-                posterize(image, bits, **options) if bits else image.point(lambda level: 0)
-            )
+            operation.aug_fn = partial(_posterize, operation.aug_fn)
+
+
+def _posterize(posterize: Callable[..., Any], image: Any, bits: int, **options: Any) -> Any:
+    return posterize(image, bits, **options) if bits else image.point([0] * 256 * len(image.getbands()))
+
+
+def _each(transform: Callable[[Any], Tensor], images: Sequence[Any]) -> Tensor:
+    return torch.stack([transform(image) for image in images])
 
 
 def soft_cross_entropy(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:

@@ -115,8 +115,12 @@ def _recording(operation: AugmentOp, policy: str) -> AugmentOp:
             "--augment_with pil."
         )
     recording = copy.copy(operation)
-    recording.aug_fn = lambda image, *arguments, **options: (name, arguments)
+    recording.aug_fn = partial(_record, name)
     return recording
+
+
+def _record(name: str, image: None, *arguments: Any, **options: Any) -> tuple[str, tuple[Any, ...]]:
+    return name, arguments
 
 
 # ---- Of each level another level ----

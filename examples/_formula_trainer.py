@@ -178,7 +178,8 @@ class FormulaTrainer(KakurenboTrainer):
             return super()._get_train_sampler(train_dataset)
         images = len(self.train_dataset if train_dataset is None else train_dataset)
         batch = self.args.train_batch_size * self.args.world_size
-        return RepeatedSampler(images, repeats, batch, self.args.data_seed or self.args.seed)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return RepeatedSampler(images, repeats, batch, seed)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)

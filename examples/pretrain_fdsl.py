@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from _arguments import parse_arguments
 from _augmentation import AugmentationArguments, ByteCollator, FinishedBatches, soft_cross_entropy
 from _common import (
@@ -187,6 +188,7 @@ def trainer_maker(
     """From training arguments to a trainer with a new model."""
     _check_agreement(data, augmentation, recipe)
     if data.draw_device is not None:
+        _check_device(data.draw_device, args.device)
         args.dataloader_num_workers, args.dataloader_prefetch_factor = 0, None
         args.dataloader_persistent_workers = args.dataloader_pin_memory = False
     images = load_images(data, "train", as_drawn=augmentation.augment, as_tensor=not augmentation.with_pil)
@@ -223,6 +225,17 @@ def _check_agreement(data: FormulaArguments, augmentation: AugmentationArguments
         )
     if data.draw_device is not None and augmentation.with_pil:
         raise ValueError(f"--draw_device {data.draw_device} draws tensors: leave --augment_with pil out.")
+
+
+def _check_device(name: str, training_device: torch.device) -> None:
+    # That of the training is looked up first: it makes "cuda" the GPU of this process.
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--draw_device {name} is no device that there is here ({reason}); the training is on {training_device}."
+        ) from error
 
 
 def main() -> None:

@@ -136,6 +136,10 @@ def test_two_processes_share_the_stream(tmp_path):
         (["--repeated_augmentation", "3"], "--repeated_augmentation 3 takes images by number: add --streaming false."),
         (["--draw_device", "cuda"], "--draw_device cuda draws the map-style dataset: add --streaming false."),
         (
+            ["--draw_device", "nowhere", "--streaming", "false", "--use_cpu", "true"],
+            "--draw_device nowhere is no device that there is here (",
+        ),
+        (
             ["--draw_device", "cpu", "--streaming", "false", "--augment", "true", "--augment_with", "pil"],
             "--draw_device cpu draws tensors: leave --augment_with pil out.",
         ),

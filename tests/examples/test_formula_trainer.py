@@ -1,6 +1,7 @@
 """What pre-training on formulas does as the papers' programs: schedule, weight decay, repeated augmentation, memory."""
 
 import math
+import pickle
 import sys
 from pathlib import Path
 
@@ -220,6 +221,16 @@ def test_mixing_without_copies_is_that_of_timm(parts, options):
             made.append(mix(images.clone(), labels))
         torch.testing.assert_close(made[0][0], made[1][0])
         torch.testing.assert_close(made[0][1], made[1][1])
+
+
+@pytest.mark.parametrize("way", ["tensors", "pil"])
+def test_collators_reach_workers_that_are_spawned(parts, way):
+    arguments = parts[1].AugmentationArguments(augment=True, augment_with=way, mixup=0.8)
+    images = load_fdsl("exfractaldb-test", image_size=16, draw_size=16, points=30, as_tensor=way == "tensors")
+    collator = pickle.loads(pickle.dumps(parts[1].ByteCollator(arguments, 8, training=True)))
+    batch = collator([images[number] for number in range(3)])
+    assert batch["pixel_values"].shape == (3, 3, 8, 8)
+    assert batch["pixel_values"].dtype == torch.uint8
 
 
 def test_pil_turns_black_where_no_bits_are_left(parts):
