@@ -41,6 +41,14 @@ import semantic_segmentation
 
 PLAIN, DEFAULT, SHORTER = "without hiding", "the defaults", "without hiding, shorter"
 LOSS_ALONE = "the loss alone decides (`move_back=False`)"
+_CONSTANT = {"hidden_epoch_updates": "constant"}
+# In 14 epochs of 15 this fraction, so of all of them what the defaults hide.
+_RANDOM = {
+    "hiding_policy": "random",
+    "max_hidden_fraction": 0.21,
+    "fraction_milestones": [0.0],
+    "fraction_factors": [1.0],
+}
 WAYS: dict[str, dict[str, dict[str, Any]]] = {
     "segmentation": {
         PLAIN: {"hiding_policy": "none"},
@@ -49,6 +57,11 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
         "`accuracy_threshold=1.0`": {"accuracy_threshold": 1.0},
         "the defaults, `lr_compensation=False`": {"lr_compensation": False},
         LOSS_ALONE: {"move_back": False},
+        "the defaults, constant updates": _CONSTANT,
+        "random, as many hidden": _RANDOM,
+        "random, constant updates": {**_RANDOM, **_CONSTANT},
+        "spaced repetition": {"hiding_policy": "spaced_repetition"},
+        "spaced repetition, constant updates": {"hiding_policy": "spaced_repetition", **_CONSTANT},
     },
     "causal": {
         PLAIN: {"hiding_policy": "none"},
