@@ -48,7 +48,7 @@ nitpick_ignore_regex = [
     (
         "py:class",
         r".*\.(DataParallelWorld|EpochRecord|Family|FamilyClass|HasParamGroups|MethodSummary|PolicyClass|Prediction"
-        r"|Rows|SampleRecord|SchedulerStart|Self)",
+        r"|RandomState|Rows|SampleRecord|SchedulerStart|Self|SizedSampler)",
     ),
 ]
 

@@ -104,4 +104,5 @@ def test_what_the_readme_says_of_real_images(tables):
     trained = average(uncapped, lambda record: 100 * record.backpropagated / record.full_samples)
     assert f"trains on {trained:.0f} %, in {100 * summary.processor_time.median:.0f} % of the processor time" in row
     difference = summary.to_no_hiding
-    assert f"{accuracies[uncapped]:.1f} %, a difference of {100 * difference.mean:+.2f} ± {100 * difference.half_width:.2f}" in row
+    interval = f"{100 * difference.mean:+.2f} ± {100 * difference.half_width:.2f}"
+    assert f"{accuracies[uncapped]:.1f} %, a difference of {interval}" in row
