@@ -76,7 +76,7 @@ def test_completion_knows_the_datasets(monkeypatch):
     assert (code, "complete -o default -F" in out) == (0, True)
     words = {"COMP_WORDS": "hf-kakurenbo fdsl preview rcdb-", "COMP_CWORD": "3"}
     _, out, _ = run(env={"_HF_KAKURENBO_COMPLETE": "complete_bash", **words})
-    assert out.split() == ["rcdb-1k", "rcdb-21k", "rcdb-test"]
+    assert out.split() == ["rcdb-1k", "rcdb-21k", "rcdb-50k", "rcdb-test"]
 
 
 def test_policies():
