@@ -27,6 +27,7 @@ _FAMILIES = {
     "ofdb2d": ("families.ofdb", "OFDB2D"),
     "ofdb3d": ("families.ofdb", "OFDB3D"),
     "1pfrac": ("families.one_parameter", "OnePFrac"),
+    "sigma_ifs": ("families.sigma_ifs", "SigmaIFS"),
     "segrcdb": ("families.segrcdb", "SegRCDB"),
 }
 
@@ -77,6 +78,7 @@ def _entries() -> dict[str, Entry]:
         "ofdb2d": ("1k", "21k"),
         "ofdb3d": ("1k", "21k"),
         "1pfrac": ("1k", "21k"),
+        "sigma_ifs": ("1k", "10k"),
     }
     fixed = {"ofdb2d": 1, "ofdb3d": 12, "1pfrac": 1}
     entries = {}

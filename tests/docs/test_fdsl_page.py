@@ -91,8 +91,8 @@ def test_the_table_of_sizes():
     for names, size, points in re.findall(r"^\| (.*?) \| (\d+) \| ([\d,]+|–) \|$", table, re.MULTILINE):
         for name in names.split(", "):
             rows[name] = (int(size), int(points.replace(",", "").replace("–", "0")))
-    titles = {"2D-OFDB": "ofdb2d", "3D-OFDB": "ofdb3d", "1p-frac": "1pfrac"}
-    assert len(rows) == 7
+    titles = {"2D-OFDB": "ofdb2d", "3D-OFDB": "ofdb3d", "1p-frac": "1pfrac", "σ-factor fractals": "sigma_ifs"}
+    assert len(rows) == 8
     for name, found in rows.items():
         family = find_family(titles.get(name, name.lower()))
         assert found == (family.draw_size, family.points or 0)
@@ -185,7 +185,8 @@ def test_each_family_has_its_picture(family):
 
 @pytest.mark.parametrize("family", sorted({name.split("-")[0] for name in list_fdsl()}))
 def test_each_picture_is_what_its_command_draws(family, tmp_path):
-    options = {"ofdb3d": ["--columns", "12", "--image-size", "80"]}.get(family, [])
+    own = {"ofdb3d": "--columns 12 --image-size 80", "sigma_ifs": "--color --image-size 64"}
+    options = own.get(family, "").split()
     command = ["fdsl", "preview", f"{family}-1k", "--rows", "4", "--out", str(tmp_path / "drawn.png"), *options]
     for part in ("hf-kakurenbo fdsl preview NAME-1k --rows 4 --out ", " ".join(options)):
         assert part in PAGE

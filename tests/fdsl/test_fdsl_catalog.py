@@ -36,6 +36,9 @@ NAMES = {
     "1pfrac-1k": ("1pfrac", 1_000, 1),
     "1pfrac-21k": ("1pfrac", 21_000, 1),
     "1pfrac-test": ("1pfrac", 4, 1),
+    "sigma_ifs-1k": ("sigma_ifs", 1_000, 1000),
+    "sigma_ifs-10k": ("sigma_ifs", 10_000, 1000),
+    "sigma_ifs-test": ("sigma_ifs", 4, 8),
 }
 
 

@@ -17,7 +17,8 @@ from hf_kakurenbo.fdsl.catalog import accepted_attempts
 from hf_kakurenbo.fdsl.loading.builder import FDSL, FDSLConfig
 
 GOLDEN = json.loads(Path(__file__).with_name("fdsl_golden_datasets.json").read_text())
-FAMILIES = ["1pfrac", "exfractaldb", "fractaldb", "ofdb2d", "ofdb3d", "rcdb", "visualatom", "visualatom_best"]
+FAMILIES = ["1pfrac", "exfractaldb", "fractaldb", "ofdb2d", "ofdb3d", "rcdb", "sigma_ifs", "visualatom"]
+FAMILIES += ["visualatom_best"]
 LOADED = {
     "train": {},
     "train, L, 40 px": {"mode": "L", "image_size": 40},

@@ -1,25 +1,12 @@
 """1p-frac: one fractal for each seed, whose coefficients every category varies by a tenth at most."""
 
 import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hf_kakurenbo.fdsl import load_fdsl
 from hf_kakurenbo.fdsl.catalog import category_parameters, find_family
-from hf_kakurenbo.fdsl.families.one_parameter import OnePFrac, _singular_values
+from hf_kakurenbo.fdsl.families.one_parameter import OnePFrac
 
 FAMILY = OnePFrac()
-unit = st.floats(0, 1, exclude_max=True)
-
-
-@given(sigma=st.floats(3.9, 4.1), first=unit, second=unit, third=unit)
-def test_the_singular_values_are_of_contractions_and_add_up(sigma, first, second, third):
-    values = _singular_values(sigma, first, second, third)
-    assert (values >= -1e-12).all()
-    assert (values <= 1 + 1e-12).all()
-    assert (values[:, 0] >= values[:, 1] - 1e-12).all()
-    assert values[:, 0].sum() + 2 * values[:, 1].sum() == pytest.approx(sigma)
 
 
 def test_the_fractals_have_the_published_sigma_factor():

@@ -23,6 +23,7 @@ PUBLISHED = {
     "ofdb2d": 362,
     "ofdb3d": 224,
     "1pfrac": 512,
+    "sigma_ifs": 224,
 }
 
 

@@ -47,7 +47,7 @@ def test_one_pattern_in_all_of_an_image_would_be_found():
     assert found(*halves) > 0.25
 
 
-@pytest.mark.parametrize("name", ["fractaldb", "exfractaldb", "rcdb", "visualatom"])
+@pytest.mark.parametrize("name", ["fractaldb", "exfractaldb", "rcdb", "visualatom", "sigma_ifs"])
 def test_another_instance_is_not_found_by_texture(name):
     first, second = ([draw(name, category, instance) for category in range(IMAGES)] for instance in (1, 2))
     assert found(first, second) < 0.15

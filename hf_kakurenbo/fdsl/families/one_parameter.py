@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..family import Parameters
-from ..kernels.contours import sine_and_cosine
 from ..kernels.drawing import Drawing
 from ..kernels.iterated_functions import Variation
 from ..kernels.plane import Leaf
 from ..kernels.random_numbers import derive_key, uniforms
+from .contractions import matrix, singular_values
 from .fractaldb import FractalDB
 from .map_family import split
 
@@ -30,7 +29,6 @@ _LEAST_LIT = 0.05
 _UNVARIED = Variation(0, 1.0)
 # What a key is for, besides what those of `family` are for.
 _FOR_THE_FRACTAL = 2
-_TURN = 2**53
 
 
 class OnePFrac(FractalDB):
@@ -64,11 +62,11 @@ class OnePFrac(FractalDB):
     def draw_parameters(self, key: np.uint64) -> Parameters:
         """A fractal at random, of which the perturbations are made: (2, 7)."""
         u = uniforms(key, 4 + 5 * _MAPS)
-        values = _singular_values(_SIGMA - _SIGMA_MARGIN + 2.0 * _SIGMA_MARGIN * u[0], u[1], u[2], u[3])
+        values = singular_values(_SIGMA - _SIGMA_MARGIN + 2.0 * _SIGMA_MARGIN * u[0], u[1:4])
         maps = np.empty((_MAPS, self.coefficients))
         for number, (large, small) in enumerate(values):
             turns, shifts = u[4 + 5 * number : 7 + 5 * number], u[7 + 5 * number : 9 + 5 * number]
-            maps[number, :4] = _matrix(large, small, turns).ravel()
+            maps[number, :4] = matrix(large, small, turns).ravel()
             maps[number, 4:] = 2.0 * shifts - 1.0
         weights = self.weigh(maps)
         return np.column_stack([maps, weights / sum(weights.tolist())])
@@ -92,32 +90,3 @@ class OnePFrac(FractalDB):
     def draw_instance(self, parameters: Parameters, instance: int, key: np.uint64) -> Leaf:
         """The category itself, whatever the number: only the points, which the key decides, are others."""
         return Leaf(*split(parameters), _UNVARIED, False, False)
-
-
-def _singular_values(sigma: float, first: float, second: float, third: float) -> NDArray[np.float64]:
-    """Those of two maps, (2, 2), s₁ before s₂, with s₁ + 2·s₂ adding up to sigma, from three numbers in [0, 1)."""
-
-    def between(low: float, high: float, uniform: float) -> float:
-        return low + (high - low) * uniform
-
-    # A map has 3 at most, so the first needs what is above 3.
-    s1 = between(max(0.0, (sigma - 3.0) / 3.0), min(1.0, sigma), first)
-    s2 = between(max(0.0, (sigma - 3.0 - s1) / 2.0), min(s1, (sigma - s1) / 2.0), second)
-    left = sigma - s1 - 2.0 * s2
-    t2 = between(max(0.0, (left - 1.0) / 2.0), left / 3.0, third)
-    return np.array([[s1, s2], [left - 2.0 * t2, t2]])
-
-
-def _matrix(large: float, small: float, turns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A matrix of two singular values between two rotations, with a reflection in half of the cases: (2, 2)."""
-    (sine, cosine), (other_sine, other_cosine) = (sine_and_cosine(int(turn * _TURN), _TURN) for turn in turns[:2])
-    small = -small if turns[2] < 0.5 else small
-    before = np.array([[other_cosine, -other_sine], [other_sine, other_cosine]])
-    # Spelled out: what a library multiplies in which order depends on the machine.
-    scaled = np.array([[large * before[0, 0], large * before[0, 1]], [small * before[1, 0], small * before[1, 1]]])
-    return np.array(
-        [
-            [cosine * scaled[0, 0] - sine * scaled[1, 0], cosine * scaled[0, 1] - sine * scaled[1, 1]],
-            [sine * scaled[0, 0] + cosine * scaled[1, 0], sine * scaled[0, 1] + cosine * scaled[1, 1]],
-        ]
-    )
