@@ -30,6 +30,14 @@ def example(monkeypatch):
     return importlib.import_module
 
 
+@pytest.fixture(scope="module")
+def examples_on_the_path():
+    """For a module whose fixtures, of more than one test, import examples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
+        yield
+
+
 @pytest.fixture
 def last_words(example, monkeypatch, capsys):
     """Runs an example that ends with an error, in this process: the last line that it says."""

@@ -168,6 +168,19 @@ STREAMS = {
 }
 
 
+WAYS = {
+    "default": {},
+    "dispatched": {"dispatch_batches": True},
+    "not dispatched": {"dispatch_batches": False},
+    "dispatched, split": {"dispatch_batches": True, "split_batches": True},
+    "not dispatched, split": {"dispatch_batches": False, "split_batches": True},
+}
+"""How Accelerate may be asked to share a stream among ranks."""
+
+KINDS = {"with ids": ({"num_samples": NUM_SAMPLES}, NUM_SAMPLES), "of images": ({}, NUM_IMAGES)}
+"""Of the streams: the options of a training, and how many samples there are."""
+
+
 def stream_options(kind: str) -> dict[str, Any]:
     """The options of `make_trainer` for one of the two kinds of streams."""
     options = dict(STREAMS[kind])

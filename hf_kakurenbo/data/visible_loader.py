@@ -149,7 +149,7 @@ class VisibleLoader:
     @property
     def epoch_batch_size(self) -> int:
         """The size of the epoch's batches, of all ranks together: `batch_size`, or less with `constant_updates`."""
-        return round(self.batch_size * self.run.batch_fraction)
+        return self.run.epoch_batch_size(self.batch_size, self._batches.world.size)
 
     @property
     def full_batches(self) -> int:

@@ -209,6 +209,15 @@ class HidingRun(RunTimes):
         self.batch_fraction = size / batch_size
         return size
 
+    def epoch_batch_size(self, batch_size: int, multiple: int = 1) -> int:
+        """The size of the epoch's batches: `batch_size`, or what `keep_updates` made of it.
+
+        Args:
+            batch_size: with nothing hidden; another one than `keep_updates` had is reduced by the same fraction.
+            multiple: what the size is a multiple of.
+        """
+        return max(1, round(batch_size * self.batch_fraction / multiple)) * multiple
+
     def count_draws(self, samples: int, full_samples: int) -> None:
         """Go by what the sampler draws, in the learning rate, the log and the times.
 

@@ -1,4 +1,4 @@
-"""What a tracker is told of a ledger: how loss and confidence are distributed, and which samples stand out."""
+"""What a tracker gets of a ledger: how loss and confidence are distributed, and which samples stand out."""
 
 from __future__ import annotations
 

@@ -37,8 +37,7 @@ def global_batch(trainer: Any, batch_size: int) -> tuple[int, int]:
 
 def epoch_batch_size(trainer: Any, run: HidingRun) -> int:
     """The size of the present epoch's batches: of a rank, or of all together with `split_batches`."""
-    ranks = ranks_of_a_batch(trainer)
-    return max(1, round(trainer._train_batch_size * run.batch_fraction / ranks)) * ranks
+    return run.epoch_batch_size(trainer._train_batch_size, ranks_of_a_batch(trainer))
 
 
 def begin_epoch_batches(trainer: Any, training: Training, continues: bool) -> None:

@@ -120,33 +120,37 @@ def _begin_epoch(trainer: Any, training: Training, epoch: int, batches_done: int
     random_state = RandomState.from_json(text) if text else None
     training.dropped = training.dropped if continues else 0
     _hand_over_repeats(run, sampler)
-    if interrupted is not None:
+    if interrupted is not None:  # what it hides was settled when it began
         begin_epoch_batches(trainer, training, continues=True)
         begin_saved_order(trainer, training, interrupted, batches_done, random_state)
     else:
         sampler.begin_epoch(epoch, run.ledger.hidden, None, batches_done)
-    draws = sampler.draws()
-    if draws is not None and not continues:
-        run.keep_to_draws(draws)
-        sampler.hide_less(run.ledger.hidden)
-    if not continues:
-        run.count_draws(sampler.samples, sampler.full_samples)
-        begin_epoch_batches(trainer, training, continues=False)
-    # What a resumed epoch hides was settled when it began.
-    while not continues and _leaves_a_batch_of_one(trainer, training):
-        run.move_back_one()
-        sampler.hide_less(run.ledger.hidden)
-    if not continues and len(training.loader) == 0 and run.ledger.num_hidden:
-        logger.warning("The visible samples do not fill one batch in epoch %d: nothing is hidden in it.", epoch)
-        run.hide_nothing()
-        _hand_over_repeats(run, sampler)
-        sampler.hide_less(run.ledger.hidden)
-        begin_epoch_batches(trainer, training, continues=False)
+        _hide_what_can_be_left_out(trainer, training)
     batches = len(training.loader)
     require_batch_size(trainer, training, batches)
     run.count_draws(sampler.samples, sampler.full_samples)
     require_consistency({"batches": batches, "digest of the order": sampler.digest()}, trainer.args.device, moment)
     return batches
+
+
+def _hide_what_can_be_left_out(trainer: Any, training: Training) -> None:
+    """Hide less in a new epoch, where the sampler draws otherwise, or where batches would be too small or none."""
+    run, sampler = training.run, training.sampler
+    draws = sampler.draws()
+    if draws is not None:
+        run.keep_to_draws(draws)
+        sampler.hide_less(run.ledger.hidden)
+    run.count_draws(sampler.samples, sampler.full_samples)
+    begin_epoch_batches(trainer, training, continues=False)
+    while _leaves_a_batch_of_one(trainer, training):
+        run.move_back_one()
+        sampler.hide_less(run.ledger.hidden)
+    if len(training.loader) == 0 and run.ledger.num_hidden:
+        logger.warning("The visible samples do not fill one batch in epoch %d: nothing is hidden in it.", run.epoch)
+        run.hide_nothing()
+        _hand_over_repeats(run, sampler)
+        sampler.hide_less(run.ledger.hidden)
+        begin_epoch_batches(trainer, training, continues=False)
 
 
 def _hand_over_repeats(run: HidingRun, sampler: VisibleSampler | SampleStream) -> None:

@@ -372,3 +372,16 @@ def test_an_epoch_that_hides_nothing_has_whole_batches_again():
 
     loader = make_loader(200, policy=Late(set(range(60))), batch_size=20, constant_updates=True)
     assert [len(train(loader, epoch)[0]) for epoch in range(3)] == [20, 14, 20]
+
+
+def test_smaller_batches_stay_a_multiple_of_other_ranks():
+    def make(ranks):
+        return make_loader(200, hidden=set(range(60)), batch_size=20, constant_updates=True, ranks=ranks)
+
+    begun = make(None)
+    train(begun, 1, batches=4)
+    resumed = make(DataParallelWorld(4, 0))
+    resumed.run.load_state_dict(begun.run.state_dict())
+    # 14 samples are no multiple of 4 ranks; batches of 16 are, and are others than those recorded.
+    with pytest.raises(ValueError, match=r"Epoch 1 cannot continue: .* first 4 batches, of 16"):
+        resumed.begin_epoch(1, 0.1)

@@ -7,17 +7,9 @@ import torch
 
 from hf_kakurenbo import KakurenboTrainer
 from processes import run_ranks
-from stream_toy import NUM_IMAGES, outcome, rows, streamed, visible_ids
+from stream_toy import KINDS, WAYS, outcome, rows, streamed, visible_ids
 from toy import NUM_SAMPLES, LinearClassifier, same_tensors, skip_where_ranks_cannot_resume, trained
 
-WAYS = {
-    "default": {},
-    "dispatched": {"dispatch_batches": True},
-    "not dispatched": {"dispatch_batches": False},
-    "dispatched, split": {"dispatch_batches": True, "split_batches": True},
-    "not dispatched, split": {"dispatch_batches": False, "split_batches": True},
-}
-KINDS = {"with ids": ({"num_samples": NUM_SAMPLES}, NUM_SAMPLES), "of images": ({}, NUM_IMAGES)}
 SHARE = {"hiding_policy": "first_ids", "max_hidden_fraction": 0.3, "num_train_epochs": 3}
 DEFAULT_RUN = [("with ids", "default"), ("of images", "not dispatched")]
 EVERY_WAY = [

@@ -1,8 +1,6 @@
 """Augmentation without PIL: each operation against Pillow's, and the draws against timm's."""
 
 import random
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from torchvision.transforms import v2
 from hf_kakurenbo import load_fdsl
 from standin_device import DEVICE, StandIn
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZE = 64
 POLICY = "rand-m9-mstd0.5-inc1"
 # How far timm lets each operation go.
@@ -41,11 +38,7 @@ MOVES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _examples_can_be_imported():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
-        yield
+pytestmark = pytest.mark.usefixtures("examples_on_the_path")
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import math
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,14 +14,7 @@ from transformers import TimmWrapperForImageClassification
 
 from hf_kakurenbo import KakurenboConfig, load_fdsl
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _examples_can_be_imported():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
-        yield
+pytestmark = pytest.mark.usefixtures("examples_on_the_path")
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def test_trackio(tmp_path, monkeypatch):
 
 
 class Writer:
-    """In the place of TensorBoard's: notes what it is told, or raises."""
+    """In the place of TensorBoard's: notes what it gets, or raises."""
 
     def __init__(self, fails=False):
         self.fails, self.noted = fails, []

@@ -15,7 +15,7 @@ from hf_kakurenbo import KakurenboTrainer
 from hf_kakurenbo.hiding.schedule import epoch_batch_size
 from killing import train
 from processes import run, run_ranks
-from stream_toy import NUM_IMAGES, NotingTrainer, visible_ids
+from stream_toy import KINDS, WAYS, NotingTrainer, visible_ids
 from toy import NUM_SAMPLES, LinearClassifier, epochs, losses, make_trainer, same_tensors, same_weights, trained
 
 CONSTANT = {"hidden_epoch_updates": "constant", "hiding_policy": "first_ids", "max_hidden_fraction": 0.3}
@@ -216,8 +216,6 @@ def test_the_mode_may_change_when_resumed(tmp_path):
 
 # ---- Streams and several processes ----
 
-KINDS = {"with ids": ({"num_samples": NUM_SAMPLES}, NUM_SAMPLES), "of images": ({}, NUM_IMAGES)}
-
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=WIDE)])
 @pytest.mark.parametrize("kind", KINDS)
@@ -233,15 +231,6 @@ def test_streams(tmp_path, kind, workers):
         assert {len(batch) for batch in batches[:-1]} == {size}
         assert len(batches) == math.ceil(visible / size)
         assert sorted(itertools.chain(*batches)) == visible_ids(found["hidden"][epoch])
-
-
-WAYS = {
-    "default": {},
-    "dispatched": {"dispatch_batches": True},
-    "not dispatched": {"dispatch_batches": False},
-    "dispatched, split": {"dispatch_batches": True, "split_batches": True},
-    "not dispatched, split": {"dispatch_batches": False, "split_batches": True},
-}
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=WIDE)])

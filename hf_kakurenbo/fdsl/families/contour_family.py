@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -18,15 +19,27 @@ if TYPE_CHECKING:
 class ContourFamily(Family):
     """A family of contours: a subclass has the distribution of the parameters and of the instances.
 
-    Parameters are one row; `limits` has the lowest and highest value of each column, `whole` the columns that are
-    whole numbers. Images are drawn at 512 × 512, as the published ones.
+    Parameters are one row; `limits` has the lowest and highest value of each column that a family has, `whole` those
+    that are whole numbers. Images are drawn at 512 × 512, as the published ones.
     """
 
     draw_size = REFERENCE_SIZE
     background: ClassVar[int]
     """The gray, in 0..255, on which lines are drawn."""
-    limits: ClassVar[Mapping[str, tuple[float, float]]]
-    whole: ClassVar[frozenset[str]]
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
+        {
+            "vertices": (3, 100_000),
+            "lines": (1, 100_000),
+            "radius": (0, 1e6),
+            "noise_coefficient": (-1e6, 1e6),
+            "line_width": (-1e6, 1e6),
+            "ellipse_x": (0, 1e6),
+            "ellipse_y": (0, 1e6),
+            "frequency_1": (0, 1e6),
+            "frequency_2": (0, 1e6),
+        }
+    )
+    whole: ClassVar[frozenset[str]] = frozenset({"vertices", "lines", "frequency_1", "frequency_2"})
 
     def check_parameters(self, parameters: Parameters) -> None:
         """Raise a ValueError unless parameters are one row of finite numbers in the range of `render`.

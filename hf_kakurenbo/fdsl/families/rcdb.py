@@ -85,13 +85,6 @@ class RCDB(ContourFamily):
     ellipse_range: ClassVar[tuple[float, float]] = (1.0, 2.0)
     center_range: ClassVar[tuple[int, int]] = (-400, 400)
     """Of which half is added to the middle of the image, in pixels."""
-    whole = frozenset({"vertices", "lines"})
-    limits = {  # noqa: RUF012
-        "vertices": (3, 100_000),
-        "lines": (1, 100_000),
-        "noise_coefficient": (-1e6, 1e6),
-        "line_width": (-1e6, 1e6),
-    }
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -45,16 +45,6 @@ class SegRCDB(ContourFamily):
         }
     )
     background = 0
-    whole = frozenset({"vertices", "lines"})
-    limits = {  # noqa: RUF012
-        "vertices": (3, 100_000),
-        "lines": (1, 100_000),
-        "radius": (0, 1e6),
-        "noise_coefficient": (-1e6, 1e6),
-        "line_width": (-1e6, 1e6),
-        "ellipse_x": (0, 1e6),
-        "ellipse_y": (0, 1e6),
-    }
 
     def draw_parameters(self, key: np.uint64) -> Parameters:
         """The parameters of a category: (1, 7)."""

@@ -53,18 +53,6 @@ class VisualAtom(ContourFamily):
     """The noise coefficient is drawn from here to 4 more."""
     most_width: ClassVar[float] = 0.01
     """The line width is drawn from 0 to here."""
-    whole = frozenset({"vertices", "lines", "frequency_1", "frequency_2"})
-    limits = {  # noqa: RUF012
-        "vertices": (3, 100_000),
-        "lines": (1, 100_000),
-        "radius": (0, 1e6),
-        "noise_coefficient": (-1e6, 1e6),
-        "line_width": (-1e6, 1e6),
-        "ellipse_x": (0, 1e6),
-        "ellipse_y": (0, 1e6),
-        "frequency_1": (0, 1e6),
-        "frequency_2": (0, 1e6),
-    }
 
     def draw_parameters(self, key: np.uint64) -> Parameters:
         """The parameters of a category: (1, 9)."""
